@@ -59,7 +59,6 @@ pub(crate) struct Watched {
     /// Exits so far, this agent's life long.
     pub(crate) exits: u64,
     pub(crate) exit_code: i64,
-    pub(crate) error: String,
     pub(crate) removed: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Being told that a file grew or was replaced, instead of asking again and again.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -68,6 +68,12 @@ impl DirWatch {
                 | AddWatchFlags::IN_ONLYDIR,
         )?;
         Ok(DirWatch(inotify))
+    }
+}
+
+impl From<DirWatch> for OwnedFd {
+    fn from(watch: DirWatch) -> OwnedFd {
+        watch.0.into()
     }
 }
 

@@ -187,7 +187,6 @@ impl Engine {
             watched.live = false;
             watched.exits += 1;
             watched.exit_code = state.exit_code;
-            watched.error.clone_from(&state.error);
         });
         Ok(())
     }

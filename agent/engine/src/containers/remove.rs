@@ -86,10 +86,7 @@ impl Engine {
         self.inner.changed(Change::Removed {
             id: handle.id.clone(),
         });
-        handle.watched.send_modify(|watched| {
-            watched.removed = true;
-            watched.error.clear();
-        });
+        handle.watched.send_modify(|watched| watched.removed = true);
         Ok(())
     }
 }

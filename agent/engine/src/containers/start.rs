@@ -334,10 +334,7 @@ impl Engine {
     }
 
     fn announce_start(&self, handle: &Arc<Handle>) {
-        handle.watched.send_modify(|watched| {
-            watched.live = true;
-            watched.error.clear();
-        });
+        handle.watched.send_modify(|watched| watched.live = true);
         self.inner.container_event(handle, "start", []);
         self.inner.changed(Change::State {
             id: handle.id.clone(),

@@ -54,10 +54,9 @@ impl Waiter {
             ))
             .about(Subject::Container));
         }
-        let error = (!now.error.is_empty()).then(|| now.error.clone());
         Ok(WaitResult {
             exit_code: now.exit_code,
-            error,
+            error: None,
         })
     }
 }

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_runtime::protocol::{Attach, AttachEnd};
 use berth_sys::poll::{Epoll, Interest};
-use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, Shutdown};
 
 use crate::detach::DetachKeys;
 use crate::jsonlog::Stream;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, SOCKET_FLAGS};
 use crate::watch::{Token, Watched};
 
 /// What a client may leave unread before the container has to wait for it.
@@ -75,14 +75,13 @@ impl Client {
         sock: OwnedFd,
         attach: Attach,
         terminal: bool,
-    ) -> io::Result<Client> {
-        berth_sys::fd::set_nonblocking(&sock, true)?;
+    ) -> Client {
         let keys = if terminal {
             attach.detach_keys.0
         } else {
             Vec::new()
         };
-        Ok(Client {
+        Client {
             session,
             owner,
             sock: Watched::new(sock, Token::Client(session)),
@@ -95,7 +94,7 @@ impl Client {
             end: None,
             keys: DetachKeys::new(keys),
             out: Outbox::default(),
-        })
+        }
     }
 
     /// Whether it wants this stream.
@@ -143,7 +142,7 @@ impl Client {
         let parts = [IoSlice::new(header), IoSlice::new(bytes)];
         let mut control = SendAncillaryBuffer::default();
         loop {
-            match rustix::net::sendmsg(&self.sock, &parts, &mut control, SendFlags::NOSIGNAL) {
+            match rustix::net::sendmsg(&self.sock, &parts, &mut control, SOCKET_FLAGS) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(rustix::io::Errno::AGAIN) => return Ok(0),
                 other => return Ok(other?),
@@ -164,9 +163,9 @@ impl Client {
     pub(crate) fn read(&mut self, room: usize, into: &mut Vec<u8>) -> Typed {
         let mut buffer = [0; READ_SIZE];
         let limit = buffer.len().min(room);
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.sock, &mut buffer[..limit])) {
-            Ok(0) => Typed::End,
-            Ok(count) if self.keys.feed(&buffer[..count], into) => Typed::Detach,
+        match rustix::net::recv(&self.sock, &mut buffer[..limit], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Typed::End,
+            Ok((_, count)) if self.keys.feed(&buffer[..count], into) => Typed::Detach,
             Ok(_) => Typed::Bytes,
             // Nothing more will come of one that has gone.
             Err(rustix::io::Errno::AGAIN) if !self.gone => Typed::Nothing,
@@ -214,7 +213,8 @@ impl Client {
         // lose output that is still on its way.
         let mut unread = [0; READ_SIZE];
         for _ in 0..UNREAD_ROUNDS {
-            if !matches!(rustix::io::read(&sock, &mut unread), Ok(count) if count > 0) {
+            let got = rustix::net::recv(&sock, &mut unread[..], RecvFlags::DONTWAIT);
+            if !matches!(got, Ok((_, count)) if count > 0) {
                 break;
             }
         }

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// A queue of bytes for one non-blocking descriptor. It has no bound of its own: whoever fills it
+use rustix::net::SendFlags;
+
+/// A queue of bytes for one socket or non-blocking descriptor. It has no bound of its own: whoever fills it
 /// looks at [`Outbox::len`] first.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -46,12 +48,15 @@ impl Outbox {
     }
 }
 
-/// One write to a non-blocking descriptor; 0 = it takes nothing now. Never raises SIGPIPE on a
-/// socket (and the monitor ignores that signal anyway).
+/// Never blocks, whatever the mode of the socket, which others may share: an agent that replays a
+/// log writes to it blocking. Never raises SIGPIPE.
+pub(crate) const SOCKET_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+/// One write to a socket or to another non-blocking descriptor; 0 = it takes nothing now.
 pub(crate) fn write_some(fd: BorrowedFd<'_>, bytes: &[u8], socket: bool) -> io::Result<usize> {
     loop {
         let result = if socket {
-            rustix::net::send(fd, bytes, rustix::net::SendFlags::NOSIGNAL)
+            rustix::net::send(fd, bytes, SOCKET_FLAGS)
         } else {
             rustix::io::write(fd, bytes)
         };

@@ -168,7 +168,7 @@ impl Pump {
         // Nobody reads a closed input: the client is not listened to, as Docker does it.
         attach.stdin &= self.input.is_some();
         let typed = std::mem::take(&mut attach.initial).0;
-        let mut client = Client::new(session, owner, sock, attach, self.terminal.is_some())?;
+        let mut client = Client::new(session, owner, sock, attach, self.terminal.is_some());
         if client.held {
             // The log has only whole lines: what has come of the current ones belongs to this client
             // too.

@@ -144,11 +144,11 @@ fn devices_work_and_masks_hold() {
 #[test]
 fn names_ids_and_namespaces() {
     let Some(text) = out(
-        "hostname; echo $$; id -u; grep 0:: /proc/self/cgroup; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net; ps | wc -l",
+        "hostname; echo $$; id -u; grep 0:: /proc/self/cgroup; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net; echo /proc/[0-9]*",
     ) else {
         return;
     };
-    assert_eq!(text, "box\n1\n0\n0::/\n0\nlo\n4\n");
+    assert_eq!(text, "box\n1\n0\n0::/\n0\nlo\n/proc/1\n");
 }
 
 #[test]

@@ -121,6 +121,8 @@ fn a_held_client_gets_what_is_not_in_the_log() {
         stdin: false,
         ..raw()
     };
+    // The agent writes the log's past to the same socket, and waits while it does.
+    let shared = theirs.try_clone().unwrap();
     let tag = later.send(&Request::Attach(attach), &[&theirs.into()]);
     let (session, position) = match later.reply(tag).unwrap().0 {
         Reply::Attached {
@@ -134,6 +136,9 @@ fn a_held_client_gets_what_is_not_in_the_log() {
     let log = host.log();
     let (before, _) = log.split_at(usize::try_from(position).unwrap());
     assert_eq!(before.lines().count(), 1);
+    let flags = rustix::fs::fcntl_getfl(&shared).unwrap();
+    assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
+    drop(shared);
     assert_eq!(later.ask(&Request::Proceed { session }), Reply::Done);
     first.write_all(b"\n").unwrap();
     let mut ours = ours;
