@@ -40,14 +40,23 @@ pub fn bounding(spec: &RunSpec, facts: &HostFacts) -> Result<Bounding, SpecError
             lacking.names().join(", ")
         )
     });
-    Ok(Bounding { set: wanted & !lacking, warning })
+    Ok(Bounding {
+        set: wanted & !lacking,
+        warning,
+    })
 }
 
 /// The five sets for a process with this uid: inheritable and ambient are always empty, and only
 /// root has any at once (B.15).
 pub fn sets(bounding: CapSet, uid: u32) -> Capabilities {
     let held = if uid == 0 { bounding.0 } else { 0 };
-    Capabilities { bounding: bounding.0, effective: held, permitted: held, inheritable: 0, ambient: 0 }
+    Capabilities {
+        bounding: bounding.0,
+        effective: held,
+        permitted: held,
+        inheritable: 0,
+        ambient: 0,
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +73,9 @@ fn parse_list(field: &str, names: &[String], known: CapSet) -> Result<List, Spec
             continue;
         }
         let Some(cap) = CapSet::parse(name) else {
-            return Err(SpecError::invalid(format!("invalid {field}: unknown capability: {name:?}")));
+            return Err(SpecError::invalid(format!(
+                "invalid {field}: unknown capability: {name:?}"
+            )));
         };
         if !known.contains(cap) {
             return Err(SpecError::invalid(format!(
@@ -81,7 +92,9 @@ mod tests {
     use super::*;
 
     fn set(names: &[&str]) -> CapSet {
-        names.iter().fold(CapSet::EMPTY, |set, name| set | CapSet::parse(name).expect("a capability"))
+        names.iter().fold(CapSet::EMPTY, |set, name| {
+            set | CapSet::parse(name).expect("a capability")
+        })
     }
 
     fn spec(add: &[&str], drop: &[&str]) -> RunSpec {
@@ -95,8 +108,20 @@ mod tests {
     #[test]
     fn the_default_is_dockers_fourteen() {
         let names = [
-            "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP",
-            "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+            "CHOWN",
+            "DAC_OVERRIDE",
+            "FSETID",
+            "FOWNER",
+            "MKNOD",
+            "NET_RAW",
+            "SETGID",
+            "SETUID",
+            "SETFCAP",
+            "SETPCAP",
+            "NET_BIND_SERVICE",
+            "SYS_CHROOT",
+            "KILL",
+            "AUDIT_WRITE",
         ];
         assert_eq!(DEFAULT, set(&names));
     }
@@ -108,7 +133,11 @@ mod tests {
         for (add, drop, wanted) in [
             (&[][..], &[][..], DEFAULT),
             (&["net_admin"], &[], DEFAULT | set(&["NET_ADMIN"])),
-            (&["CAP_SYS_ADMIN"], &["Cap_Mknod", "CHOWN"], (DEFAULT & !set(&["MKNOD", "CHOWN"])) | set(&["SYS_ADMIN"])),
+            (
+                &["CAP_SYS_ADMIN"],
+                &["Cap_Mknod", "CHOWN"],
+                (DEFAULT & !set(&["MKNOD", "CHOWN"])) | set(&["SYS_ADMIN"]),
+            ),
             (&[], &["ALL"], CapSet::EMPTY),
             (&["kill"], &["all"], set(&["KILL"])),
             (&["ALL"], &[], all),
@@ -118,36 +147,68 @@ mod tests {
             (&["CHOWN"], &["CHOWN"], DEFAULT),
         ] {
             let got = bounding(&spec(add, drop), &facts).expect("is valid");
-            assert_eq!(got, Bounding { set: wanted, warning: None }, "+{add:?} -{drop:?}");
+            assert_eq!(
+                got,
+                Bounding {
+                    set: wanted,
+                    warning: None
+                },
+                "+{add:?} -{drop:?}"
+            );
         }
     }
 
     #[test]
     fn unknown_names_are_refused() {
-        let error = bounding(&spec(&["CAP_FLY"], &[]), &HostFacts::sample()).expect_err("is refused");
-        assert_eq!(error, SpecError::invalid("invalid CapAdd: unknown capability: \"CAP_FLY\""));
+        let error =
+            bounding(&spec(&["CAP_FLY"], &[]), &HostFacts::sample()).expect_err("is refused");
+        assert_eq!(
+            error,
+            SpecError::invalid("invalid CapAdd: unknown capability: \"CAP_FLY\"")
+        );
         assert!(bounding(&spec(&[], &[""]), &HostFacts::sample()).is_err());
-        let old = HostFacts { known_caps: DEFAULT.0, ..HostFacts::sample() };
+        let old = HostFacts {
+            known_caps: DEFAULT.0,
+            ..HostFacts::sample()
+        };
         assert!(bounding(&spec(&["BPF"], &[]), &old).is_err());
     }
 
     #[test]
     fn what_the_agent_lacks_is_left_out_and_said() {
-        let facts = HostFacts { bounding: DEFAULT.0 & !set(&["MKNOD"]).0, ..HostFacts::sample() };
+        let facts = HostFacts {
+            bounding: DEFAULT.0 & !set(&["MKNOD"]).0,
+            ..HostFacts::sample()
+        };
         let got = bounding(&RunSpec::default(), &facts).expect("is valid");
         assert_eq!(got.set, DEFAULT & !set(&["MKNOD"]));
         assert_eq!(
             got.warning.as_deref(),
             Some("capabilities that the agent itself does not have are left out: MKNOD")
         );
-        let privileged = RunSpec { privileged: true, ..RunSpec::default() };
-        assert_eq!(bounding(&privileged, &facts).expect("is valid").set.0, facts.bounding);
+        let privileged = RunSpec {
+            privileged: true,
+            ..RunSpec::default()
+        };
+        assert_eq!(
+            bounding(&privileged, &facts).expect("is valid").set.0,
+            facts.bounding
+        );
     }
 
     #[test]
     fn only_root_holds_any() {
         assert_eq!(sets(DEFAULT, 0).effective, DEFAULT.0);
         let user = sets(DEFAULT, 1000);
-        assert_eq!((user.bounding, user.effective, user.permitted, user.inheritable, user.ambient), (DEFAULT.0, 0, 0, 0, 0));
+        assert_eq!(
+            (
+                user.bounding,
+                user.effective,
+                user.permitted,
+                user.inheritable,
+                user.ambient
+            ),
+            (DEFAULT.0, 0, 0, 0, 0)
+        );
     }
 }

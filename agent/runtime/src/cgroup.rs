@@ -26,10 +26,29 @@ pub fn directory(group: &str) -> PathBuf {
 /// monitor back. Gives the payload's group.
 pub fn prepare_scope(group: &str, monitor: u32) -> io::Result<Cgroup> {
     let scope = Cgroup::open(directory(group))?;
-    scope.create_child(MONITOR)?.add_pid(monitor)?;
     let payload = scope.create_child(PAYLOAD)?;
-    let controllers = scope.controllers()?;
-    let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
-    scope.enable_controllers(&controllers)?;
+    // A group hands controllers on only while no process is in itself.
+    scope.create_child(MONITOR)?.add_pid(monitor)?;
+    hand_on(&scope)?;
     Ok(payload)
 }
+
+/// Hands all of a group's controllers on to the groups below it. One that does not want to (cpu, while
+/// real-time processes are about) must not take the others along: limits are the outer group's, and
+/// hold without.
+pub(crate) fn hand_on(group: &Cgroup) -> io::Result<()> {
+    let controllers = group.controllers()?;
+    let names: Vec<&str> = controllers.iter().map(String::as_str).collect();
+    if group.enable_controllers(&names).is_ok() {
+        return Ok(());
+    }
+    for name in names {
+        if let Err(error) = group.enable_controllers(&[name]) {
+            tracing::warn!(controller = name, %error, "a cgroup controller cannot be handed on");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,20 +1,23 @@
 //! The cgroup driver for hosts whose init is not systemd: the file system itself, with cgroups-rs
-//! writing the limits. A container's groups are `/sys/fs/cgroup/berth/<id>` (limits) and `payload`
-//! below it; the monitor stays where it was born, because moving a process between groups waits for
-//! a grace period of the kernel.
+//! writing the limits. A container's groups are `/sys/fs/cgroup/berth/<id>` and `payload` below it;
+//! the limits stand in both: in the outer one, which no container can write, and in the payload,
+//! which is what the container sees as its own. The monitor stays where it was born, because moving
+//! a process between groups waits for a grace period of the kernel.
 
+use std::error::Error as _;
 use std::io;
+use std::path::Path;
 
 use berth_sys::cgroup::Cgroup;
+use cgroups_rs::MaxValue;
 use cgroups_rs::cgroup::Cgroup as Controllers;
 use cgroups_rs::cpu::CpuController;
 use cgroups_rs::cpuset::CpuSetController;
 use cgroups_rs::hierarchies::V2;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::pid::PidController;
-use cgroups_rs::MaxValue;
 
-use crate::cgroup::{PAYLOAD, ROOT, directory};
+use crate::cgroup::{PAYLOAD, ROOT, directory, hand_on};
 
 /// The parent of all containers' groups.
 const PARENT: &str = "berth";
@@ -48,21 +51,25 @@ pub fn group(id: &str) -> String {
 /// Makes a container's groups with their limits and gives the payload's. Nothing stays when it fails.
 pub fn create(id: &str, limits: &Limits) -> io::Result<Cgroup> {
     let root = Cgroup::open(ROOT)?;
-    let offered = root.controllers()?;
-    let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
-    root.enable_controllers(&offered)?;
+    hand_on(&root)?;
     let parent = root.create_child(PARENT)?;
-    parent.enable_controllers(&offered)?;
+    hand_on(&parent)?;
     let made = (|| {
         let container = parent.create_child(id)?;
-        container.enable_controllers(&offered)?;
+        hand_on(&container)?;
+        let payload = container.create_child(PAYLOAD)?;
         if *limits != Limits::default() {
-            apply(id, limits).map_err(io::Error::other)?;
+            let group = format!("{PARENT}/{id}");
+            apply(&group, limits)?;
+            apply(&format!("{group}/{PAYLOAD}"), limits)?;
         }
-        container.create_child(PAYLOAD)
+        Ok(payload)
     })();
-    if made.is_err() {
-        parent.remove_child(id)?;
+    if made.is_err()
+        && let Err(error) = parent.remove_child(id)
+    {
+        // The error that counts is the first one.
+        tracing::warn!(container = id, %error, "a cgroup stays behind after a failed start");
     }
     made
 }
@@ -95,30 +102,71 @@ pub fn list() -> io::Result<Vec<String>> {
     }
 }
 
-fn apply(id: &str, limits: &Limits) -> cgroups_rs::error::Result<()> {
-    let group = Controllers::load(Box::new(V2::new()), format!("{PARENT}/{id}"));
-    if let Some(memory) = group.controller_of::<MemController>() {
-        each(limits.memory_max, |bytes| memory.set_limit(bytes))?;
-        each(limits.memory_low, |bytes| memory.set_soft_limit(bytes))?;
-        each(limits.memory_swap_max, |bytes| memory.set_memswap_limit(bytes))?;
-    }
-    if let Some(cpu) = group.controller_of::<CpuController>() {
-        // This crate writes `cpu.weight` under this name and does not convert.
-        each(limits.cpu_weight, |weight| cpu.set_shares(weight))?;
-        if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
-            cpu.set_cfs_quota_and_period(limits.cpu_quota, limits.cpu_period)?;
+fn apply(group: &str, limits: &Limits) -> io::Result<()> {
+    let directory = directory(group);
+    // cgroups-rs asks the root what there is; what counts is what was handed on to this group.
+    let here = Cgroup::open(&directory)?.controllers()?;
+    write(&directory, group, &here, limits)
+}
+
+fn write(directory: &Path, group: &str, here: &[String], limits: &Limits) -> io::Result<()> {
+    let has = |name: &str| here.iter().any(|controller| controller == name);
+    let controllers = Controllers::load(Box::new(V2::new()), group);
+    let set = || {
+        if let Some(memory) = controllers
+            .controller_of::<MemController>()
+            .filter(|_| has("memory"))
+        {
+            // Absent where the kernel does not count swap, of which create has warned.
+            let swap = limits
+                .memory_swap_max
+                .filter(|_| directory.join("memory.swap.max").exists());
+            each(swap, |bytes| memory.set_memswap_limit(bytes))?;
+            each(limits.memory_low, |bytes| memory.set_soft_limit(bytes))?;
+            each(limits.memory_max, |bytes| memory.set_limit(bytes))?;
         }
-    }
-    if let Some(pids) = group.controller_of::<PidController>() {
-        each(limits.pids_max, |max| {
-            pids.set_pid_max(if max > 0 { MaxValue::Value(max) } else { MaxValue::Max })
-        })?;
-    }
-    if let Some(cpuset) = group.controller_of::<CpuSetController>() {
-        each(Some(&limits.cpuset_cpus).filter(|set| !set.is_empty()), |set| cpuset.set_cpus(set))?;
-        each(Some(&limits.cpuset_mems).filter(|set| !set.is_empty()), |set| cpuset.set_mems(set))?;
-    }
-    Ok(())
+        if let Some(cpu) = controllers
+            .controller_of::<CpuController>()
+            .filter(|_| has("cpu"))
+        {
+            // This crate writes `cpu.weight` under this name and does not convert.
+            each(limits.cpu_weight, |weight| cpu.set_shares(weight))?;
+            if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
+                cpu.set_cfs_quota_and_period(limits.cpu_quota, limits.cpu_period)?;
+            }
+        }
+        if let Some(pids) = controllers
+            .controller_of::<PidController>()
+            .filter(|_| has("pids"))
+        {
+            each(limits.pids_max, |max| {
+                pids.set_pid_max(if max > 0 {
+                    MaxValue::Value(max)
+                } else {
+                    MaxValue::Max
+                })
+            })?;
+        }
+        if let Some(cpuset) = controllers
+            .controller_of::<CpuSetController>()
+            .filter(|_| has("cpuset"))
+        {
+            let asked = |set: &'_ String| (!set.is_empty()).then(|| set.clone());
+            each(asked(&limits.cpuset_cpus), |set| cpuset.set_cpus(&set))?;
+            each(asked(&limits.cpuset_mems), |set| cpuset.set_mems(&set))?;
+        }
+        Ok(())
+    };
+    set().map_err(|error| refused(directory, &error))
+}
+
+/// The error of cgroups-rs names the file and the value; its cause, the reason, is left out of its text.
+fn refused(directory: &Path, error: &cgroups_rs::error::Error) -> io::Error {
+    let reason = error
+        .source()
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
+    io::Error::other(format!("{}: {error}{reason}", directory.display()))
 }
 
 fn each<T>(
@@ -127,3 +175,6 @@ fn each<T>(
 ) -> cgroups_rs::error::Result<()> {
     value.map_or(Ok(()), set)
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,16 @@ pub struct Access {
 }
 
 impl Access {
-    pub const ALL: Self = Self { read: true, write: true, mknod: true };
-    const MKNOD: Self = Self { read: false, write: false, mknod: true };
+    pub const ALL: Self = Self {
+        read: true,
+        write: true,
+        mknod: true,
+    };
+    const MKNOD: Self = Self {
+        read: false,
+        write: false,
+        mknod: true,
+    };
 
     /// Letters of `rwm`, each at most once; not empty.
     pub fn parse(letters: &str) -> Option<Self> {
@@ -77,9 +85,21 @@ pub struct Rule {
 
 impl Rule {
     const fn allow(kind: NodeKind, major: Option<u32>, minor: Option<u32>, access: Access) -> Self {
-        Self { allow: true, kind: Some(kind), major, minor, access }
+        Self {
+            allow: true,
+            kind: Some(kind),
+            major,
+            minor,
+            access,
+        }
     }
-    const EVERYTHING: Self = Self { allow: true, kind: None, major: None, minor: None, access: Access::ALL };
+    const EVERYTHING: Self = Self {
+        allow: true,
+        kind: None,
+        major: None,
+        minor: None,
+        access: Access::ALL,
+    };
 }
 
 /// A device of the host that the container gets.
@@ -90,8 +110,14 @@ pub struct HostDevice {
 }
 
 /// Name, major, minor of the nodes that every container has.
-const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// Links in /dev.
 const LINKS: [(&str, &str); 5] = [
@@ -114,10 +140,20 @@ pub(crate) fn steps(devices: &[HostDevice]) -> Vec<Step> {
         gid: 0,
     });
     let is_own = |path: &str| own.iter().any(|node| node.path == path);
-    let host = devices.iter().map(|device| device.node.clone()).filter(|node| !is_own(&node.path));
+    let host = devices
+        .iter()
+        .map(|device| device.node.clone())
+        .filter(|node| !is_own(&node.path));
     let host: Vec<_> = host.collect();
-    let links = LINKS.map(|(path, target)| Step::Symlink { path: path.to_owned(), target: target.to_owned() });
-    own.into_iter().chain(host).map(Step::Node).chain(links).collect()
+    let links = LINKS.map(|(path, target)| Step::Symlink {
+        path: path.to_owned(),
+        target: target.to_owned(),
+    });
+    own.into_iter()
+        .chain(host)
+        .map(Step::Node)
+        .chain(links)
+        .collect()
 }
 
 /// The fence of a container, in the order in which the rules apply.
@@ -127,9 +163,13 @@ pub fn rules(spec: &RunSpec, devices: &[HostDevice]) -> Result<Vec<Rule>, SpecEr
         return Ok(vec![Rule::EVERYTHING]);
     }
     // Making a node is harmless, opening it is not.
-    let mut rules =
-        vec![Rule::allow(Char, None, None, Access::MKNOD), Rule::allow(Block, None, None, Access::MKNOD)];
-    rules.extend(NODES.map(|(_, major, minor)| Rule::allow(Char, Some(major), Some(minor), Access::ALL)));
+    let mut rules = vec![
+        Rule::allow(Char, None, None, Access::MKNOD),
+        Rule::allow(Block, None, None, Access::MKNOD),
+    ];
+    rules.extend(
+        NODES.map(|(_, major, minor)| Rule::allow(Char, Some(major), Some(minor), Access::ALL)),
+    );
     // console, ptmx, and the terminals of devpts
     rules.extend([
         Rule::allow(Char, Some(5), Some(1), Access::ALL),
@@ -137,9 +177,14 @@ pub fn rules(spec: &RunSpec, devices: &[HostDevice]) -> Result<Vec<Rule>, SpecEr
         Rule::allow(Char, Some(136), None, Access::ALL),
     ]);
     // fuse, not even its node; a request may allow it again
-    rules.push(Rule { allow: false, ..Rule::allow(Char, Some(10), Some(229), Access::ALL) });
+    rules.push(Rule {
+        allow: false,
+        ..Rule::allow(Char, Some(10), Some(229), Access::ALL)
+    });
     for device in devices {
-        let Node { kind, major, minor, .. } = device.node;
+        let Node {
+            kind, major, minor, ..
+        } = device.node;
         if kind != NodeKind::Fifo {
             rules.push(Rule::allow(kind, Some(major), Some(minor), device.access));
         }
@@ -173,7 +218,8 @@ fn parse_rule(text: &str) -> Result<Rule, SpecError> {
             access: Access::parse(access)?,
         })
     };
-    parse().ok_or_else(|| SpecError::invalid(format!("invalid device cgroup rule format: '{text}'")))
+    parse()
+        .ok_or_else(|| SpecError::invalid(format!("invalid device cgroup rule format: '{text}'")))
 }
 
 /// A number, or `*` as None. The kernel's own numbers are below 2³¹ by far, and the program compares signed ones.
@@ -210,19 +256,30 @@ fn access_of(device: &DeviceSpec) -> Result<Access, SpecError> {
 }
 
 fn container_path(device: &DeviceSpec) -> Result<String, SpecError> {
-    let asked =
-        if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+    let asked = if device.path_in_container.is_empty() {
+        &device.path_on_host
+    } else {
+        &device.path_in_container
+    };
     if !asked.starts_with('/') {
-        return Err(SpecError::invalid(format!("invalid device path {asked:?}: path is not absolute")));
+        return Err(SpecError::invalid(format!(
+            "invalid device path {asked:?}: path is not absolute"
+        )));
     }
     let path = clean(asked);
     if !path.starts_with("/dev/") {
-        return Err(SpecError::unsupported(format!("device path {path:?} outside /dev is not supported yet")));
+        return Err(SpecError::unsupported(format!(
+            "device path {path:?} outside /dev is not supported yet"
+        )));
     }
-    let reserved =
-        |r: &str| path.strip_prefix(r).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let reserved = |r: &str| {
+        path.strip_prefix(r)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     if RESERVED.iter().any(|r| reserved(r)) {
-        return Err(SpecError::invalid(format!("device path {path:?} is the container's own")));
+        return Err(SpecError::invalid(format!(
+            "device path {path:?} is the container's own"
+        )));
     }
     Ok(path)
 }
@@ -232,8 +289,19 @@ fn container_path(device: &DeviceSpec) -> Result<String, SpecError> {
 pub fn from_host(spec: &RunSpec) -> Result<Vec<HostDevice>, SpecError> {
     if spec.privileged {
         let mut devices = Vec::new();
-        collect(Path::new("/dev"), "/dev", Access::ALL, true, 0, &mut devices).map_err(|error| {
-            SpecError::invalid(format!("error gathering device information from /dev: {}", plain(&error)))
+        collect(
+            Path::new("/dev"),
+            "/dev",
+            Access::ALL,
+            true,
+            0,
+            &mut devices,
+        )
+        .map_err(|error| {
+            SpecError::invalid(format!(
+                "error gathering device information from /dev: {}",
+                plain(&error)
+            ))
         })?;
         return Ok(devices);
     }
@@ -251,7 +319,8 @@ pub fn from_host(spec: &RunSpec) -> Result<Vec<HostDevice>, SpecError> {
         let meta = fs::metadata(host).map_err(|error| failed(&plain(&error)))?;
         let mut found = Vec::new();
         if meta.is_dir() {
-            collect(host, &target, access, false, 0, &mut found).map_err(|error| failed(&plain(&error)))?;
+            collect(host, &target, access, false, 0, &mut found)
+                .map_err(|error| failed(&plain(&error)))?;
         } else {
             found.extend(device_of(&meta, &target, access));
         }
@@ -268,7 +337,10 @@ pub fn from_host(spec: &RunSpec) -> Result<Vec<HostDevice>, SpecError> {
 /// The error's own words, without the number.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn device_of(meta: &fs::Metadata, path: &str, access: Access) -> Option<HostDevice> {
@@ -311,12 +383,15 @@ fn collect(
     for entry in entries {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let skipped = ["pts", "shm", "fd", "mqueue", "console", "ptmx"].contains(&name) || name.starts_with(".l");
+        let skipped = ["pts", "shm", "fd", "mqueue", "console", "ptmx"].contains(&name)
+            || name.starts_with(".l");
         if whole_dev && depth == 0 && (skipped || name == ".udev") {
             continue;
         }
         // It may have gone since the directory was read.
-        let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
+        let Ok(meta) = fs::symlink_metadata(entry.path()) else {
+            continue;
+        };
         let path = format!("{target}/{name}");
         if meta.is_dir() {
             if depth < MAX_DEPTH {

@@ -37,7 +37,15 @@ pub struct ExitRecord {
     pub boot_id: [u8; 16],
 }
 wire_struct!(ExitRecord {
-    wait_status, pid, flags, started_at, finished_at, oom_kills, cpu_usec, memory_peak, boot_id
+    wait_status,
+    pid,
+    flags,
+    started_at,
+    finished_at,
+    oom_kills,
+    cpu_usec,
+    memory_peak,
+    boot_id
 });
 
 impl ExitRecord {
@@ -97,7 +105,10 @@ impl ExitRecord {
         }
         let version = u16::get(&mut input)?;
         if version != VERSION {
-            return Err(WireError::Version { found: version.into(), ours: VERSION.into() });
+            return Err(WireError::Version {
+                found: version.into(),
+                ours: VERSION.into(),
+            });
         }
         u16::get(&mut input)?;
         Self::get(&mut input)
@@ -134,7 +145,11 @@ impl ExitRecord {
 /// Docker's exit code of a raw wait status: the status, or 128 + signal.
 pub fn exit_code(wait_status: i32) -> i32 {
     let signal = wait_status & 0x7f;
-    if signal == 0 { (wait_status >> 8) & 0xff } else { 128 + signal }
+    if signal == 0 {
+        (wait_status >> 8) & 0xff
+    } else {
+        128 + signal
+    }
 }
 
 /// FNV-1a: enough to tell a whole record from a torn one; it is no defence against forgery, the
@@ -170,7 +185,10 @@ mod tests {
         let file = tempfile::tempfile().expect("temporary file");
         assert_eq!(ExitRecord::read_from(file.as_fd()).expect("empty"), None);
         record().write_to(file.as_fd()).expect("write");
-        assert_eq!(ExitRecord::read_from(file.as_fd()).expect("read"), Some(record()));
+        assert_eq!(
+            ExitRecord::read_from(file.as_fd()).expect("read"),
+            Some(record())
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Where the cgroup hierarchy is on every systemd host.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
+/// `RLIMIT_NOFILE` (getrlimit(2))
+pub(crate) const NOFILE: u32 = 7;
+
 /// Facts about the host and the agent's own rights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -33,6 +36,8 @@ pub struct HostFacts {
     pub selinux: bool,
     /// Processors that this process may use.
     pub cpus: u32,
+    /// The agent's own hard limit of open files: what a container gets at most.
+    pub nofile_hard: u64,
     /// Numbers of the processors that have a `thermal_throttle` directory (masked, A.4).
     pub thermal_cpus: Vec<u32>,
 }
@@ -40,7 +45,9 @@ pub struct HostFacts {
 impl HostFacts {
     /// Reads them. Only what the planner cannot do without is an error.
     pub fn read() -> io::Result<Self> {
-        let kernel_release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+        let kernel_release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?
+            .trim()
+            .to_owned();
         let mode = berth_sys::cgroup::mode(CGROUP_ROOT)?;
         let controllers = match mode {
             CgroupMode::Unified => Cgroup::open(CGROUP_ROOT)?.controllers()?,
@@ -65,7 +72,9 @@ impl HostFacts {
             apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|text| text.starts_with('Y')),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            nofile_hard: berth_sys::rlimit::get(NOFILE)?.1,
             thermal_cpus: thermal_cpus(Path::new("/sys/devices/system/cpu")),
         })
     }
@@ -78,16 +87,27 @@ impl HostFacts {
 
 /// `6.18.5-foo` → (6, 18); what is no number counts as 0.
 fn parse_release(release: &str) -> (u32, u32) {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 fn thermal_cpus(dir: &Path) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
     let mut numbers: Vec<u32> = entries
         .flatten()
         .filter(|entry| entry.path().join("thermal_throttle").exists())
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("cpu")?
+                .parse()
+                .ok()
+        })
         .collect();
     numbers.sort_unstable();
     numbers
@@ -105,11 +125,14 @@ impl HostFacts {
             kernel_release: "6.1.0".to_owned(),
             cgroup_v2: true,
             cgroup_mode: "unified".to_owned(),
-            controllers: ["cpuset", "cpu", "io", "memory", "pids"].map(str::to_owned).to_vec(),
+            controllers: ["cpuset", "cpu", "io", "memory", "pids"]
+                .map(str::to_owned)
+                .to_vec(),
             seccomp: true,
             apparmor: false,
             selinux: false,
             cpus: 4,
+            nofile_hard: 1 << 20,
             thermal_cpus: vec![0, 1],
         }
     }

@@ -108,7 +108,10 @@ impl Launcher {
     /// Copies the installed program, which must be a regular file of root's or our own that nobody
     /// else can write.
     pub fn new(path: &Path) -> Result<Self, LaunchError> {
-        let wrong = |reason: String| LaunchError::Program { path: path.to_owned(), reason };
+        let wrong = |reason: String| LaunchError::Program {
+            path: path.to_owned(),
+            reason,
+        };
         let failed = |error: io::Error| wrong(error.to_string());
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
@@ -121,7 +124,10 @@ impl Launcher {
             return Err(wrong(format!("it belongs to uid {}", meta.uid())));
         }
         if meta.mode() & 0o022 != 0 {
-            return Err(wrong(format!("others can write it (mode {:o})", meta.mode() & 0o7777)));
+            return Err(wrong(format!(
+                "others can write it (mode {:o})",
+                meta.mode() & 0o7777
+            )));
         }
         if meta.mode() & 0o111 == 0 {
             return Err(wrong("it is not executable".to_owned()));
@@ -138,13 +144,22 @@ impl Launcher {
     pub fn spawn(&self) -> Result<Pending, LaunchError> {
         let (ours, theirs) = StdStream::pair().map_err(LaunchError::Spawn)?;
         let (errors, stderr) = berth_sys::fd::pipe().map_err(LaunchError::Spawn)?;
-        let child =
-            berth_sys::spawn::spawn_sealed(self.program.as_fd(), &["berth-monitor"], theirs.into(), Some(stderr))
-                .map_err(LaunchError::Spawn)?;
+        let child = berth_sys::spawn::spawn_sealed(
+            self.program.as_fd(),
+            &["berth-monitor"],
+            theirs.into(),
+            Some(stderr),
+        )
+        .map_err(LaunchError::Spawn)?;
         let words = LastWords::default();
         // From here on the guard ends the child on every way out.
-        let mut process =
-            Process { pid: child.pid, child: Some(child), init: None, words: words.clone(), listener: None };
+        let mut process = Process {
+            pid: child.pid,
+            child: Some(child),
+            init: None,
+            words: words.clone(),
+            listener: None,
+        };
         let errors = pipe::Receiver::from_owned_fd(errors).map_err(LaunchError::Spawn)?;
         process.listener = Some(tokio::spawn(listen_to(errors, process.pid, words)));
         let link = Link::new(ours).map_err(LaunchError::Spawn)?;
@@ -200,13 +215,19 @@ impl Process {
         let words = self.words.clone();
         self.end().await;
         let words = words.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if words.trim().is_empty() { "it said nothing".to_owned() } else { words.trim().to_owned() }
+        if words.trim().is_empty() {
+            "it said nothing".to_owned()
+        } else {
+            words.trim().to_owned()
+        }
     }
 
     /// The container runs: from now on the monitor ends when it likes, and is only reaped then. An agent
     /// that leaves before leaves the reaping to init.
     fn release(mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         self.init = None;
         tokio::spawn(async move {
             if let Err(error) = ended(&child).await {
@@ -225,7 +246,9 @@ impl Process {
         what: &'static str,
         half: impl Future<Output = Result<T, LaunchError>>,
     ) -> Result<T, LaunchError> {
-        timeout(START, half).await.map_err(|_| LaunchError::Timeout(what))?
+        timeout(START, half)
+            .await
+            .map_err(|_| LaunchError::Timeout(what))?
     }
 
     /// Ends it after an error that the monitor did not word itself, and says what it knows.
@@ -262,7 +285,10 @@ impl Drop for Process {
 /// Resolves when the child has ended: its pidfd is readable then.
 async fn ended(child: &SpawnedChild) -> io::Result<()> {
     let pidfd = child.pidfd.try_clone()?;
-    #[allow(deprecated, reason = "an OwnedFd keeps its number for as long as it lives")]
+    #[allow(
+        deprecated,
+        reason = "an OwnedFd keeps its number for as long as it lives"
+    )]
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     pidfd.readable().await.map(drop)
 }
@@ -311,7 +337,13 @@ impl Pending {
             Reply::Ready { pid } => match answer.fds.pop() {
                 Some(pidfd) => {
                     process.init = pidfd.try_clone().ok();
-                    return Ok(Ready { link, process, replies, pid, pidfd });
+                    return Ok(Ready {
+                        link,
+                        process,
+                        replies,
+                        pid,
+                        pidfd,
+                    });
                 }
                 None => LinkError::Unexpected("ready without a descriptor").into(),
             },
@@ -326,12 +358,17 @@ impl Pending {
 /// The frames of a start: as many descriptors as fit go with it, the rest before.
 fn frames(plan: &Plan, fds: StartFds) -> Result<Vec<(Request, Vec<OwnedFd>)>, LaunchError> {
     if plan.fds != fds.roles() {
-        return Err(LaunchError::Plan("plan and descriptors do not agree".to_owned()));
+        return Err(LaunchError::Plan(
+            "plan and descriptors do not agree".to_owned(),
+        ));
     }
-    plan.check().map_err(|error| LaunchError::Plan(error.to_string()))?;
+    plan.check()
+        .map_err(|error| LaunchError::Plan(error.to_string()))?;
     let mut fds = fds.into_fds();
     if fds.len() > MAX_FDS {
-        return Err(LaunchError::Plan(format!("more than {MAX_FDS} descriptors")));
+        return Err(LaunchError::Plan(format!(
+            "more than {MAX_FDS} descriptors"
+        )));
     }
     let mut frames = Vec::new();
     while fds.len() > MAX_FRAME_FDS {
@@ -368,7 +405,13 @@ impl Ready {
 
     /// Lets the program run; comes back when it does.
     pub async fn go(self) -> Result<Started, LaunchError> {
-        let Self { link, process, mut replies, pidfd, .. } = self;
+        let Self {
+            link,
+            process,
+            mut replies,
+            pidfd,
+            ..
+        } = self;
         let gone = async {
             // Answered under the tag of the start.
             let _unanswered = link.send(vec![(Request::Go, Vec::new())]).await?;
@@ -382,7 +425,13 @@ impl Ready {
             Reply::Started { pid, started_at } => {
                 let monitor_pid = process.pid;
                 process.release();
-                return Ok(Started { pid, pidfd, started_at, monitor_pid, link });
+                return Ok(Started {
+                    pid,
+                    pidfd,
+                    started_at,
+                    monitor_pid,
+                    link,
+                });
             }
             Reply::StartFailed(failed) => LaunchError::Start(failed),
             _ => LinkError::Unexpected("go").into(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::hostfacts::{HostFacts, NOFILE};
 use crate::plan::{Rlimit, Sysctl};
 use crate::spec::{IpcMode, NamespaceModes, NetMode, SpecError, Ulimit, UtsMode};
 
@@ -21,8 +22,15 @@ const IPC_SYSCTLS: [&str; 8] = [
 /// Longest value: the kernel takes a page at the most.
 const MAX_SYSCTL_VALUE: usize = 4095;
 
-/// `--ulimit` in the kernel's numbers; a later one of the same name replaces an earlier one.
-pub fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Rlimit>, SpecError> {
+/// Open files of a container that asks for nothing: what systemd gives its services. Without it a container
+/// would inherit the agent's own limit, which is raised for the agent's needs; programs that close
+/// every possible descriptor crawl under a huge soft limit.
+const NOFILE_SOFT: u64 = 1024;
+const NOFILE_HARD: u64 = 524_288;
+
+/// `--ulimit` in the kernel's numbers; a later one of the same name replaces an earlier one. The
+/// limit of open files is always among them.
+pub fn rlimits(ulimits: &[Ulimit], facts: &HostFacts) -> Result<Vec<Rlimit>, SpecError> {
     let mut limits: Vec<Rlimit> = Vec::new();
     for Ulimit { name, soft, hard } in ulimits {
         let Some(resource) = berth_sys::rlimit::number(name) else {
@@ -30,10 +38,15 @@ pub fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Rlimit>, SpecError> {
         };
         let value = |limit: i64| match limit {
             -1 => Ok(u64::MAX),
-            other => u64::try_from(other)
-                .map_err(|_| SpecError::invalid(format!("invalid ulimit {name}: {other} is below -1"))),
+            other => u64::try_from(other).map_err(|_| {
+                SpecError::invalid(format!("invalid ulimit {name}: {other} is below -1"))
+            }),
         };
-        let limit = Rlimit { resource, soft: value(*soft)?, hard: value(*hard)? };
+        let limit = Rlimit {
+            resource,
+            soft: value(*soft)?,
+            hard: value(*hard)?,
+        };
         if limit.soft > limit.hard {
             return Err(SpecError::invalid(format!(
                 "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
@@ -41,6 +54,14 @@ pub fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<Rlimit>, SpecError> {
         }
         limits.retain(|other| other.resource != resource);
         limits.push(limit);
+    }
+    if !limits.iter().any(|limit| limit.resource == NOFILE) {
+        let hard = NOFILE_HARD.min(facts.nofile_hard);
+        limits.push(Rlimit {
+            resource: NOFILE,
+            soft: NOFILE_SOFT.min(hard),
+            hard,
+        });
     }
     limits.sort_by_key(|limit| limit.resource);
     Ok(limits)
@@ -53,10 +74,15 @@ pub fn sysctls(
 ) -> Result<Vec<Sysctl>, SpecError> {
     let mut settings: BTreeMap<String, Sysctl> = BTreeMap::new();
     if namespaces.net != NetMode::Host {
-        for (path, value) in
-            [("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")]
-        {
-            let setting = Sysctl { path: path.to_owned(), value: value.to_owned(), optional: true };
+        for (path, value) in [
+            ("net/ipv4/ip_unprivileged_port_start", "0"),
+            ("net/ipv4/ping_group_range", "0 2147483647"),
+        ] {
+            let setting = Sysctl {
+                path: path.to_owned(),
+                value: value.to_owned(),
+                optional: true,
+            };
             settings.insert(path.to_owned(), setting);
         }
     }
@@ -64,9 +90,15 @@ pub fn sysctls(
         let path = sysctl_path(name)?;
         check_namespace(name, &path, namespaces)?;
         if value.len() > MAX_SYSCTL_VALUE || value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(SpecError::invalid(format!("invalid value of sysctl {name:?}")));
+            return Err(SpecError::invalid(format!(
+                "invalid value of sysctl {name:?}"
+            )));
         }
-        let setting = Sysctl { path: path.clone(), value: value.clone(), optional: false };
+        let setting = Sysctl {
+            path: path.clone(),
+            value: value.clone(),
+            optional: false,
+        };
         settings.insert(path, setting);
     }
     Ok(settings.into_values().collect())
@@ -92,7 +124,10 @@ fn sysctl_path(name: &str) -> Result<String, SpecError> {
             .collect(),
         _ => name.to_owned(),
     };
-    if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+    if path
+        .split('/')
+        .any(|part| part.is_empty() || part == "." || part == "..")
+    {
         return Err(wrong());
     }
     Ok(path)
@@ -104,13 +139,17 @@ fn check_namespace(name: &str, path: &str, namespaces: &NamespaceModes) -> Resul
     let ok = match path {
         _ if path.starts_with("net/") => {
             if namespaces.net == NetMode::Host {
-                return Err(SpecError::invalid(format!("sysctl {name:?} not allowed in host network namespace")));
+                return Err(SpecError::invalid(format!(
+                    "sysctl {name:?} not allowed in host network namespace"
+                )));
             }
             true
         }
         _ if path.starts_with("fs/mqueue/") || IPC_SYSCTLS.contains(&path) => {
             if host_ipc {
-                return Err(SpecError::invalid(format!("sysctl {name:?} not allowed in host ipc namespace")));
+                return Err(SpecError::invalid(format!(
+                    "sysctl {name:?} not allowed in host ipc namespace"
+                )));
             }
             true
         }
@@ -125,7 +164,9 @@ fn check_namespace(name: &str, path: &str, namespaces: &NamespaceModes) -> Resul
     if ok {
         Ok(())
     } else {
-        Err(SpecError::invalid(format!("sysctl {name:?} is not in a separate kernel namespace")))
+        Err(SpecError::invalid(format!(
+            "sysctl {name:?} is not in a separate kernel namespace"
+        )))
     }
 }
 
@@ -136,7 +177,11 @@ mod tests {
     fn one(name: &str, namespaces: &NamespaceModes) -> Result<String, SpecError> {
         let asked = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
         let all = sysctls(&asked, namespaces)?;
-        Ok(all.into_iter().find(|s| !s.optional).expect("the one asked for").path)
+        Ok(all
+            .into_iter()
+            .find(|s| !s.optional)
+            .expect("the one asked for")
+            .path)
     }
 
     #[test]
@@ -145,8 +190,14 @@ mod tests {
         for (name, path) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
-            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
-            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            (
+                "net.ipv4.conf.eth0/1.forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
+            (
+                "net/ipv4/conf/eth0.1/forwarding",
+                "net/ipv4/conf/eth0.1/forwarding",
+            ),
             ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
             ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
             ("kernel/domainname", "kernel/domainname"),
@@ -159,14 +210,38 @@ mod tests {
     fn what_is_not_the_containers_is_refused() {
         let own = NamespaceModes::default();
         for name in [
-            "kernel.core_pattern", "kernel/core_pattern", "net", "net.", "net..ipv4", "net/../kernel/core_pattern",
-            "net.ipv4././kernel.x", "/net/ipv4/ip_forward", "kernel.hostname", "vm.swappiness", "", "kernel.shmmax/x",
-            "net.ipv4.ip forward", "net.ipv4\0.x", "NET.ipv4.x", "fs.mqueue", "kernel.msgmax+net.x",
+            "kernel.core_pattern",
+            "kernel/core_pattern",
+            "net",
+            "net.",
+            "net..ipv4",
+            "net/../kernel/core_pattern",
+            "net.ipv4././kernel.x",
+            "/net/ipv4/ip_forward",
+            "kernel.hostname",
+            "vm.swappiness",
+            "",
+            "kernel.shmmax/x",
+            "net.ipv4.ip forward",
+            "net.ipv4\0.x",
+            "NET.ipv4.x",
+            "fs.mqueue",
+            "kernel.msgmax+net.x",
         ] {
             assert!(one(name, &own).is_err(), "{name}");
         }
-        let host = NamespaceModes { net: NetMode::Host, ipc: IpcMode::Host, uts: UtsMode::Host, ..own };
-        for name in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max", "kernel.domainname"] {
+        let host = NamespaceModes {
+            net: NetMode::Host,
+            ipc: IpcMode::Host,
+            uts: UtsMode::Host,
+            ..own
+        };
+        for name in [
+            "net.ipv4.ip_forward",
+            "kernel.shmmax",
+            "fs.mqueue.msg_max",
+            "kernel.domainname",
+        ] {
             assert!(one(name, &host).is_err(), "{name}");
         }
     }
@@ -175,9 +250,21 @@ mod tests {
     fn a_dot_part_is_no_way_up() {
         // In a name with dots, `..` between slashes would turn into `//`; both forms are refused.
         let own = NamespaceModes::default();
-        for name in ["net.ipv4/../../kernel.core_pattern", "net/./ipv4", "net.ipv4.//.x"] {
+        for name in [
+            "net.ipv4/../../kernel.core_pattern",
+            "net/./ipv4",
+            "net.ipv4.//.x",
+        ] {
             let got = one(name, &own);
-            assert!(got.is_err() || !got.as_deref().unwrap_or_default().split('/').any(|p| p == ".."), "{name}");
+            assert!(
+                got.is_err()
+                    || !got
+                        .as_deref()
+                        .unwrap_or_default()
+                        .split('/')
+                        .any(|p| p == ".."),
+                "{name}"
+            );
         }
     }
 
@@ -187,9 +274,15 @@ mod tests {
         let own = sysctls(&none, &NamespaceModes::default()).expect("valid");
         assert_eq!(own.len(), 2);
         assert!(own.iter().all(|s| s.optional));
-        let host = NamespaceModes { net: NetMode::Host, ..NamespaceModes::default() };
+        let host = NamespaceModes {
+            net: NetMode::Host,
+            ..NamespaceModes::default()
+        };
         assert_eq!(sysctls(&none, &host), Ok(Vec::new()));
-        let asked = BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "1024".to_owned())]);
+        let asked = BTreeMap::from([(
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            "1024".to_owned(),
+        )]);
         let changed = sysctls(&asked, &NamespaceModes::default()).expect("valid");
         assert!(changed.iter().any(|s| s.value == "1024" && !s.optional));
         assert_eq!(changed.len(), 2);
@@ -203,17 +296,78 @@ mod tests {
 
     #[test]
     fn ulimits() {
-        let ulimit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+        let facts = HostFacts::sample();
+        let ulimit = |name: &str, soft, hard| Ulimit {
+            name: name.to_owned(),
+            soft,
+            hard,
+        };
+        let one = |name, soft, hard| rlimits(&[ulimit(name, soft, hard)], &facts);
         assert_eq!(
-            rlimits(&[ulimit("nofile", 5, 6), ulimit("core", -1, -1), ulimit("nofile", 1, 2)]),
+            rlimits(
+                &[
+                    ulimit("nofile", 5, 6),
+                    ulimit("core", -1, -1),
+                    ulimit("nofile", 1, 2)
+                ],
+                &facts
+            ),
             Ok(vec![
-                Rlimit { resource: 4, soft: u64::MAX, hard: u64::MAX },
-                Rlimit { resource: 7, soft: 1, hard: 2 }
+                Rlimit {
+                    resource: 4,
+                    soft: u64::MAX,
+                    hard: u64::MAX
+                },
+                Rlimit {
+                    resource: 7,
+                    soft: 1,
+                    hard: 2
+                }
             ])
         );
-        assert_eq!(rlimits(&[ulimit("files", 1, 1)]), Err(SpecError::invalid("invalid ulimit type: files")));
-        assert!(rlimits(&[ulimit("nofile", 2, 1)]).is_err());
-        assert!(rlimits(&[ulimit("nofile", -1, 1)]).is_err());
-        assert!(rlimits(&[ulimit("nofile", -2, -2)]).is_err());
+        assert_eq!(
+            one("files", 1, 1),
+            Err(SpecError::invalid("invalid ulimit type: files"))
+        );
+        assert!(one("nofile", 2, 1).is_err());
+        assert!(one("nofile", -1, 1).is_err());
+        assert!(one("nofile", -2, -2).is_err());
+    }
+
+    #[test]
+    fn open_files_do_not_follow_the_agents_limit() {
+        let with = |nofile_hard| {
+            rlimits(
+                &[],
+                &HostFacts {
+                    nofile_hard,
+                    ..HostFacts::sample()
+                },
+            )
+        };
+        assert_eq!(
+            with(1 << 20),
+            Ok(vec![Rlimit {
+                resource: 7,
+                soft: 1024,
+                hard: 524_288
+            }])
+        );
+        assert_eq!(
+            with(4096),
+            Ok(vec![Rlimit {
+                resource: 7,
+                soft: 1024,
+                hard: 4096
+            }])
+        );
+        assert_eq!(
+            with(100),
+            Ok(vec![Rlimit {
+                resource: 7,
+                soft: 100,
+                hard: 100
+            }])
+        );
     }
 }

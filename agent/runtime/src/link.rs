@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 use crate::exit::ExitRecord;
 use crate::protocol::{
-    Attach, AttachEnd, Frame, FrameReader, Hello, MAX_LATER_PAYLOAD, MonitorState, Phase, Reply, Request,
-    StopBy, encode_request,
+    Attach, AttachEnd, Frame, FrameReader, Hello, MAX_LATER_PAYLOAD, MonitorState, Phase, Reply,
+    Request, StopBy, encode_request,
 };
 use crate::wire::WireError;
 
@@ -115,9 +115,10 @@ impl Replies {
     /// The next reply; `Closed` when there will be none.
     pub(crate) async fn next(&mut self) -> Result<Answer, LinkError> {
         match self.0.recv().await {
-            Some(Frame { message: Reply::Failed { errno, message }, .. }) => {
-                Err(LinkError::Refused { errno, message })
-            }
+            Some(Frame {
+                message: Reply::Failed { errno, message },
+                ..
+            }) => Err(LinkError::Refused { errno, message }),
             Some(answer) => Ok(answer),
             None => Err(LinkError::Closed),
         }
@@ -127,15 +128,29 @@ impl Replies {
 impl Link {
     /// Connects to a container's monitor and greets it; `id` is the container it must stand over.
     pub async fn connect(path: &Path, id: &str) -> Result<(Self, Peer), LinkError> {
-        let failed = |source| LinkError::Connect { path: path.to_owned(), source };
+        let failed = |source| LinkError::Connect {
+            path: path.to_owned(),
+            source,
+        };
         let connect = async {
             let stream = UnixStream::connect(short_path(path)?.path()).await?;
             stream.into_std()
         };
-        let stream = timeout(ANSWER, connect).await.map_err(|_| LinkError::Timeout("connect"))?.map_err(failed)?;
+        let stream = timeout(ANSWER, connect)
+            .await
+            .map_err(|_| LinkError::Timeout("connect"))?
+            .map_err(failed)?;
         let link = Self::new(stream).map_err(failed)?;
-        let reply = link.ask("hello", Request::Hello(Hello::OURS), Vec::new()).await?;
-        let Reply::Hello { hello, id: found, monitor_pid, phase } = reply else {
+        let reply = link
+            .ask("hello", Request::Hello(Hello::OURS), Vec::new())
+            .await?;
+        let Reply::Hello {
+            hello,
+            id: found,
+            monitor_pid,
+            phase,
+        } = reply
+        else {
             return Err(LinkError::Unexpected("hello"));
         };
         let version = hello.common(Hello::OURS).ok_or(WireError::Version {
@@ -143,9 +158,20 @@ impl Link {
             ours: Hello::OURS.newest.into(),
         })?;
         if found != id {
-            return Err(LinkError::OtherContainer { path: path.to_owned(), found });
+            return Err(LinkError::OtherContainer {
+                path: path.to_owned(),
+                found,
+            });
         }
-        Ok((link, Peer { id: found, monitor_pid, phase, version }))
+        Ok((
+            link,
+            Peer {
+                id: found,
+                monitor_pid,
+                phase,
+                version,
+            },
+        ))
     }
 
     /// Takes a connected socket; nothing is sent. Must be called within a tokio runtime.
@@ -161,7 +187,11 @@ impl Link {
         });
         let writer = tokio::spawn(write(stream.clone(), batches, shared.clone()));
         let reader = tokio::spawn(read(stream.clone(), shared.clone()));
-        Ok(Self { stream, shared, _tasks: Arc::new(Tasks(vec![writer.abort_handle(), reader.abort_handle()])) })
+        Ok(Self {
+            stream,
+            shared,
+            _tasks: Arc::new(Tasks(vec![writer.abort_handle(), reader.abort_handle()])),
+        })
     }
 
     /// Ends the connection for all clones, at once: the monitor has no watcher here any more.
@@ -207,9 +237,17 @@ impl Link {
         Ok(Replies(replies))
     }
 
-    async fn ask(&self, what: &'static str, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, LinkError> {
+    async fn ask(
+        &self,
+        what: &'static str,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Reply, LinkError> {
         let answer = async { self.send(vec![(request, fds)]).await?.next().await };
-        Ok(timeout(ANSWER, answer).await.map_err(|_| LinkError::Timeout(what))??.message)
+        Ok(timeout(ANSWER, answer)
+            .await
+            .map_err(|_| LinkError::Timeout(what))??
+            .message)
     }
 
     async fn done(&self, what: &'static str, request: Request) -> Result<(), LinkError> {
@@ -234,12 +272,21 @@ impl Link {
     /// Begins a stop: the signal, and the kill after so many milliseconds (negative = never).
     /// Comes back when it has begun; [`Link::watch`] tells the end.
     pub async fn stop(&self, signal: i32, timeout_ms: i64, by: StopBy) -> Result<(), LinkError> {
-        self.done("stop", Request::Stop { signal, timeout_ms, by }).await
+        self.done(
+            "stop",
+            Request::Stop {
+                signal,
+                timeout_ms,
+                by,
+            },
+        )
+        .await
     }
 
     /// The rule for a stop that the service manager asks for.
     pub async fn set_stop(&self, signal: i32, timeout_ms: i64) -> Result<(), LinkError> {
-        self.done("set stop", Request::SetStop { signal, timeout_ms }).await
+        self.done("set stop", Request::SetStop { signal, timeout_ms })
+            .await
     }
 
     /// New size of the terminal.
@@ -250,15 +297,25 @@ impl Link {
     /// Hands a client's socket over to the monitor.
     pub async fn attach(&self, attach: Attach, client: OwnedFd) -> Result<Attachment, LinkError> {
         let begun = async {
-            let mut replies = self.send(vec![(Request::Attach(attach), vec![client])]).await?;
+            let mut replies = self
+                .send(vec![(Request::Attach(attach), vec![client])])
+                .await?;
             let first = replies.next().await?;
             Ok::<_, LinkError>((replies, first))
         };
-        let (replies, first) = timeout(ANSWER, begun).await.map_err(|_| LinkError::Timeout("attach"))??;
+        let (replies, first) = timeout(ANSWER, begun)
+            .await
+            .map_err(|_| LinkError::Timeout("attach"))??;
         match first.message {
-            Reply::Attached { session, log_position } => {
-                Ok(Attachment { link: self.clone(), session, log_position, replies })
-            }
+            Reply::Attached {
+                session,
+                log_position,
+            } => Ok(Attachment {
+                link: self.clone(),
+                session,
+                log_position,
+                replies,
+            }),
             _ => Err(LinkError::Unexpected("attach")),
         }
     }
@@ -270,7 +327,9 @@ impl Link {
 
     /// Asks to be told the end; what is sent after this finds the monitor watched.
     pub async fn begin_watch(&self) -> Result<Watching, LinkError> {
-        Ok(Watching(self.send(vec![(Request::Watch, Vec::new())]).await?))
+        Ok(Watching(
+            self.send(vec![(Request::Watch, Vec::new())]).await?,
+        ))
     }
 }
 
@@ -302,7 +361,14 @@ pub struct Attachment {
 impl Attachment {
     /// Lets a held client have its output.
     pub async fn proceed(&self) -> Result<(), LinkError> {
-        self.link.done("proceed", Request::Proceed { session: self.session }).await
+        self.link
+            .done(
+                "proceed",
+                Request::Proceed {
+                    session: self.session,
+                },
+            )
+            .await
     }
 
     /// Waits for the end of the attachment.
@@ -327,11 +393,15 @@ impl Shared {
 
     fn deliver(&self, answer: Answer) {
         let mut waiters = self.lock();
-        let Some(waiters) = waiters.as_mut() else { return };
+        let Some(waiters) = waiters.as_mut() else {
+            return;
+        };
         // Ready and Attached are followed by another reply under the same tag.
         let last = !matches!(answer.message, Reply::Ready { .. } | Reply::Attached { .. });
         let tag = answer.tag;
-        let Some(waiter) = waiters.get(&tag) else { return };
+        let Some(waiter) = waiters.get(&tag) else {
+            return;
+        };
         // A caller that gave up, or a monitor that answers the same question over and over.
         let lost = waiter.try_send(answer).is_err();
         if last || lost {
@@ -360,9 +430,17 @@ async fn write(stream: Arc<UnixStream>, mut batches: mpsc::Receiver<Batch>, shar
 
 async fn write_frame(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let mut sent = stream.async_io(Interest::WRITABLE, || send_with_fds(stream, bytes, &borrowed)).await?;
+    let mut sent = stream
+        .async_io(Interest::WRITABLE, || {
+            send_with_fds(stream, bytes, &borrowed)
+        })
+        .await?;
     while sent < bytes.len() {
-        sent += stream.async_io(Interest::WRITABLE, || send_with_fds(stream, &bytes[sent..], &[])).await?;
+        sent += stream
+            .async_io(Interest::WRITABLE, || {
+                send_with_fds(stream, &bytes[sent..], &[])
+            })
+            .await?;
     }
     Ok(())
 }
@@ -371,8 +449,11 @@ async fn read(stream: Arc<UnixStream>, shared: Arc<Shared>) {
     let mut reader = FrameReader::new(MAX_LATER_PAYLOAD);
     let mut buffer = vec![0; CHUNK];
     let end = loop {
-        let received =
-            stream.async_io(Interest::READABLE, || recv_with_fds(stream.as_ref(), &mut buffer)).await;
+        let received = stream
+            .async_io(Interest::READABLE, || {
+                recv_with_fds(stream.as_ref(), &mut buffer)
+            })
+            .await;
         match received {
             Ok((0, _)) => break None,
             Ok((count, fds)) => {
@@ -422,7 +503,12 @@ pub(crate) fn short_path(path: &Path) -> io::Result<ShortPath> {
     };
     let directory = open_root(parent)?;
     let number = berth_sys::fd::number(&directory);
-    Ok(ShortPath { path: Path::new("/proc/self/fd").join(number.to_string()).join(name), _directory: directory })
+    Ok(ShortPath {
+        path: Path::new("/proc/self/fd")
+            .join(number.to_string())
+            .join(name),
+        _directory: directory,
+    })
 }
 
 #[cfg(test)]

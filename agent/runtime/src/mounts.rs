@@ -43,9 +43,17 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
-const SECURE: MountAttrs = MountAttrs::NOSUID.with(MountAttrs::NOEXEC).with(MountAttrs::NODEV);
+const SECURE: MountAttrs = MountAttrs::NOSUID
+    .with(MountAttrs::NOEXEC)
+    .with(MountAttrs::NODEV);
 
 /// The tree, in the order in which it is made, and whether /dev is a tmpfs of the container's
 /// (so that nodes are made in it).
@@ -59,17 +67,35 @@ pub(crate) struct Tree {
 }
 
 /// Plans all mounts. `roles` says which descriptors there are.
-pub(crate) fn tree(spec: &RunSpec, security: &SecurityOpts, roles: &BTreeSet<FdRole>) -> Result<Tree, SpecError> {
+pub(crate) fn tree(
+    spec: &RunSpec,
+    security: &SecurityOpts,
+    roles: &BTreeSet<FdRole>,
+) -> Result<Tree, SpecError> {
     let asked = asked(spec)?;
     let covered = |target: &str| asked.contains_key(target);
     // A request's own /dev takes the place of all of ours below it.
     let dev_covered = covered("/dev");
-    let dev_bound = asked.get("/dev").is_some_and(|mount| matches!(mount.source, MountSource::Fd(_)));
+    let dev_bound = asked
+        .get("/dev")
+        .is_some_and(|mount| matches!(mount.source, MountSource::Fd(_)));
     let skip = |target: &str| covered(target) || (dev_covered && target.starts_with("/dev/"));
-    let writable = |yes: bool| if yes { MountAttrs::NONE } else { MountAttrs::RDONLY };
+    let writable = |yes: bool| {
+        if yes {
+            MountAttrs::NONE
+        } else {
+            MountAttrs::RDONLY
+        }
+    };
 
     let mut before_nodes = vec![own("/proc", "proc", &[], &[], SECURE)];
-    let sys = own("/sys", "sysfs", &[], &[], SECURE.with(writable(spec.privileged)));
+    let sys = own(
+        "/sys",
+        "sysfs",
+        &[],
+        &[],
+        SECURE.with(writable(spec.privileged)),
+    );
     let mut after_nodes = Vec::new();
     if !dev_covered {
         before_nodes.push(own(
@@ -113,11 +139,19 @@ pub(crate) fn tree(spec: &RunSpec, security: &SecurityOpts, roles: &BTreeSet<FdR
             rest.push(file(role, target, spec.rootfs_readonly));
         }
     }
-    rest.sort_by(|a, b| depth(&a.target).cmp(&depth(&b.target)).then_with(|| a.target.cmp(&b.target)));
+    rest.sort_by(|a, b| {
+        depth(&a.target)
+            .cmp(&depth(&b.target))
+            .then_with(|| a.target.cmp(&b.target))
+    });
     let (dev, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|mount| mount.target == "/dev");
     before_nodes.extend(dev.into_iter().map(Step::Mount));
     after_nodes.extend(rest.into_iter().map(Step::Mount));
-    Ok(Tree { before_nodes, own_dev: !dev_bound, after_nodes })
+    Ok(Tree {
+        before_nodes,
+        own_dev: !dev_bound,
+        after_nodes,
+    })
 }
 
 /// Read-only and masked paths, in that order.
@@ -147,12 +181,16 @@ pub(crate) fn asked(spec: &RunSpec) -> Result<BTreeMap<String, Mount>, SpecError
     let mut mounts: BTreeMap<String, Mount> = BTreeMap::new();
     let mut add = |mount: Mount| match mounts.insert(mount.target.clone(), mount) {
         None => Ok(()),
-        Some(earlier) => Err(SpecError::invalid(format!("duplicate mount point: {}", earlier.target))),
+        Some(earlier) => Err(SpecError::invalid(format!(
+            "duplicate mount point: {}",
+            earlier.target
+        ))),
     };
     for (index, mount) in spec.mounts.iter().enumerate() {
         add(match mount.kind {
             MountKind::Bind => {
-                let index = u16::try_from(index).map_err(|_| SpecError::invalid("too many mounts"))?;
+                let index =
+                    u16::try_from(index).map_err(|_| SpecError::invalid("too many mounts"))?;
                 bind(mount, FdRole::Bind(index))?
             }
             MountKind::Tmpfs => {
@@ -241,9 +279,19 @@ fn tmpfs(path: &str, options: &str) -> Result<Mount, SpecError> {
             "nodev" => attrs = attrs.with(MountAttrs::NODEV),
             "exec" => attrs = attrs.without(MountAttrs::NOEXEC),
             "noexec" => attrs = attrs.with(MountAttrs::NOEXEC),
-            "noatime" => attrs = attrs.with(MountAttrs::NOATIME).without(MountAttrs::STRICTATIME),
-            "strictatime" => attrs = attrs.with(MountAttrs::STRICTATIME).without(MountAttrs::NOATIME),
-            "relatime" | "atime" => attrs = attrs.without(MountAttrs::NOATIME.with(MountAttrs::STRICTATIME)),
+            "noatime" => {
+                attrs = attrs
+                    .with(MountAttrs::NOATIME)
+                    .without(MountAttrs::STRICTATIME)
+            }
+            "strictatime" => {
+                attrs = attrs
+                    .with(MountAttrs::STRICTATIME)
+                    .without(MountAttrs::NOATIME)
+            }
+            "relatime" | "atime" => {
+                attrs = attrs.without(MountAttrs::NOATIME.with(MountAttrs::STRICTATIME))
+            }
             "nodiratime" => attrs = attrs.with(MountAttrs::NODIRATIME),
             "diratime" => attrs = attrs.without(MountAttrs::NODIRATIME),
             // What tmpfs does anyway.
@@ -266,7 +314,11 @@ fn tmpfs(path: &str, options: &str) -> Result<Mount, SpecError> {
     Ok(Mount {
         target,
         kind,
-        source: MountSource::New { fstype: "tmpfs".to_owned(), options: values, flags: Vec::new() },
+        source: MountSource::New {
+            fstype: "tmpfs".to_owned(),
+            options: values,
+            flags: Vec::new(),
+        },
         attrs,
         clear: MountAttrs::NONE,
         recursive: false,
@@ -280,13 +332,23 @@ fn tmpfs(path: &str, options: &str) -> Result<Mount, SpecError> {
 /// Whether tmpfs takes this option (tmpfs(5)); what the kernel would refuse is refused at create.
 fn tmpfs_value(key: &str, value: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let sized = |text: &str| digits(text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']).unwrap_or(text));
+    let sized = |text: &str| {
+        digits(
+            text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G'])
+                .unwrap_or(text),
+        )
+    };
     match key {
         "size" => sized(value) || value.strip_suffix('%').is_some_and(digits),
         "nr_inodes" | "nr_blocks" => sized(value),
         "mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777) && digits(value),
         "uid" | "gid" => digits(value) && value.parse::<u32>().is_ok_and(|id| id != u32::MAX),
-        "mpol" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b":-=".contains(&b)),
+        "mpol" => {
+            !value.is_empty()
+                && value
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b":-=".contains(&b))
+        }
         _ => false,
     }
 }
@@ -302,7 +364,10 @@ fn shm(spec: &RunSpec) -> Option<Step> {
             };
             MountSource::New {
                 fstype: "tmpfs".to_owned(),
-                options: vec![("mode".to_owned(), "1777".to_owned()), ("size".to_owned(), size.to_string())],
+                options: vec![
+                    ("mode".to_owned(), "1777".to_owned()),
+                    ("size".to_owned(), size.to_string()),
+                ],
                 flags: Vec::new(),
             }
         }
@@ -321,19 +386,36 @@ fn shm(spec: &RunSpec) -> Option<Step> {
     }))
 }
 
-fn own(target: &str, fstype: &str, options: &[(&str, &str)], flags: &[&str], attrs: MountAttrs) -> Step {
-    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+fn own(
+    target: &str,
+    fstype: &str,
+    options: &[(&str, &str)],
+    flags: &[&str],
+    attrs: MountAttrs,
+) -> Step {
+    let options = options
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     Step::Mount(Mount {
         target: target.to_owned(),
         kind: TargetKind::Own,
-        source: MountSource::New { fstype: fstype.to_owned(), options, flags },
+        source: MountSource::New {
+            fstype: fstype.to_owned(),
+            options,
+            flags,
+        },
         attrs,
         clear: MountAttrs::NONE,
         recursive: false,
         propagation: Propagation::Private,
         propagation_recursive: false,
-        create: if target == "/sys/fs/cgroup" { Create::Nothing } else { Create::Directory },
+        create: if target == "/sys/fs/cgroup" {
+            Create::Nothing
+        } else {
+            Create::Directory
+        },
         mode_of_target: false,
     })
 }
@@ -343,7 +425,11 @@ fn file(role: FdRole, target: &str, readonly: bool) -> Mount {
         target: target.to_owned(),
         kind: TargetKind::OwnFile,
         source: MountSource::Fd(role),
-        attrs: if readonly { MountAttrs::RDONLY } else { MountAttrs::NONE },
+        attrs: if readonly {
+            MountAttrs::RDONLY
+        } else {
+            MountAttrs::NONE
+        },
         clear: MountAttrs::NONE,
         recursive: false,
         propagation: Propagation::Private,
@@ -356,14 +442,20 @@ fn file(role: FdRole, target: &str, readonly: bool) -> Mount {
 /// The cleaned target of a request's mount; refuses the root, /proc and the whole of /sys.
 fn target(path: &str) -> Result<(String, TargetKind), SpecError> {
     if !path.starts_with('/') {
-        return Err(SpecError::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
+        return Err(SpecError::invalid(format!(
+            "invalid mount path: '{path}' mount path must be absolute"
+        )));
     }
     let clean = clean(path);
     if clean == "/" {
-        return Err(SpecError::invalid("invalid specification: destination can't be '/'"));
+        return Err(SpecError::invalid(
+            "invalid specification: destination can't be '/'",
+        ));
     }
     if clean == "/sys" {
-        return Err(SpecError::invalid("\"/sys\" cannot be mounted because it would replace the container's sysfs"));
+        return Err(SpecError::invalid(
+            "\"/sys\" cannot be mounted because it would replace the container's sysfs",
+        ));
     }
     if PROC_TARGETS.contains(&clean.as_str()) {
         return Ok((clean, TargetKind::RequestProc));
@@ -375,7 +467,9 @@ fn target(path: &str) -> Result<(String, TargetKind), SpecError> {
 }
 
 fn proc_error(target: &str) -> SpecError {
-    SpecError::invalid(format!("{target:?} cannot be mounted because it is inside /proc"))
+    SpecError::invalid(format!(
+        "{target:?} cannot be mounted because it is inside /proc"
+    ))
 }
 
 /// The path without empty parts, `.` and `..`, as text.

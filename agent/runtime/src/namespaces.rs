@@ -76,7 +76,9 @@ impl NamespaceModes {
     /// Refuses a host name that the *request* names where the container has the host's.
     pub fn check_hostname(&self, hostname: &str, domainname: &str) -> Result<(), SpecError> {
         if self.uts == UtsMode::Host && !(hostname.is_empty() && domainname.is_empty()) {
-            return Err(SpecError::invalid("conflicting options: hostname and the UTS mode"));
+            return Err(SpecError::invalid(
+                "conflicting options: hostname and the UTS mode",
+            ));
         }
         Ok(())
     }
@@ -113,7 +115,9 @@ impl NamespaceModes {
 
 /// The name behind `container:`.
 fn container(word: &str) -> Option<String> {
-    word.strip_prefix("container:").filter(|name| !name.is_empty()).map(str::to_owned)
+    word.strip_prefix("container:")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
 }
 
 fn wrong(what: &str, word: &str) -> SpecError {
@@ -124,7 +128,13 @@ fn wrong(what: &str, word: &str) -> SpecError {
 mod tests {
     use super::*;
 
-    fn parse(ipc: &str, pid: &str, uts: &str, cgroupns: &str, userns: &str) -> Result<NamespaceModes, SpecError> {
+    fn parse(
+        ipc: &str,
+        pid: &str,
+        uts: &str,
+        cgroupns: &str,
+        userns: &str,
+    ) -> Result<NamespaceModes, SpecError> {
         NamespaceModes::parse(NetMode::Joined, ipc, pid, uts, cgroupns, userns)
     }
 
@@ -133,28 +143,67 @@ mod tests {
         let own = parse("", "", "", "", "").expect("valid");
         assert_eq!(
             own.to_plan(),
-            Namespaces { net: Ns::Join, pid: Ns::New, ipc: Ns::New, uts: Ns::New, cgroup: Ns::New }
+            Namespaces {
+                net: Ns::Join,
+                pid: Ns::New,
+                ipc: Ns::New,
+                uts: Ns::New,
+                cgroup: Ns::New
+            }
         );
         let host = parse("host", "host", "host", "host", "host").expect("valid");
         assert_eq!(
             host.to_plan(),
-            Namespaces { net: Ns::Join, pid: Ns::Host, ipc: Ns::Host, uts: Ns::Host, cgroup: Ns::Host }
+            Namespaces {
+                net: Ns::Join,
+                pid: Ns::Host,
+                ipc: Ns::Host,
+                uts: Ns::Host,
+                cgroup: Ns::Host
+            }
         );
         let joined = parse("container:a", "container:b", "", "private", "").expect("valid");
         assert_eq!(joined.ipc, IpcMode::Container("a".to_owned()));
-        assert_eq!((joined.to_plan().ipc, joined.to_plan().pid), (Ns::Join, Ns::Join));
-        assert_eq!(parse("none", "", "", "", "").expect("valid").ipc, IpcMode::None);
-        assert_eq!(parse("shareable", "", "", "", "").expect("valid").ipc, IpcMode::Shareable);
+        assert_eq!(
+            (joined.to_plan().ipc, joined.to_plan().pid),
+            (Ns::Join, Ns::Join)
+        );
+        assert_eq!(
+            parse("none", "", "", "", "").expect("valid").ipc,
+            IpcMode::None
+        );
+        assert_eq!(
+            parse("shareable", "", "", "", "").expect("valid").ipc,
+            IpcMode::Shareable
+        );
     }
 
     #[test]
     fn other_words_are_refused_by_name() {
-        assert_eq!(parse("shared", "", "", "", ""), Err(SpecError::invalid("invalid IPC mode: shared")));
-        assert_eq!(parse("", "private", "", "", ""), Err(SpecError::invalid("invalid PID mode: private")));
-        assert_eq!(parse("", "container:", "", "", ""), Err(SpecError::invalid("invalid PID mode: container:")));
-        assert_eq!(parse("", "", "Host", "", ""), Err(SpecError::invalid("invalid UTS mode: Host")));
-        assert_eq!(parse("", "", "", "x", ""), Err(SpecError::invalid("invalid cgroup namespace mode: x")));
-        assert_eq!(parse("", "", "", "", "nobody"), Err(SpecError::invalid("invalid USER mode: nobody")));
+        assert_eq!(
+            parse("shared", "", "", "", ""),
+            Err(SpecError::invalid("invalid IPC mode: shared"))
+        );
+        assert_eq!(
+            parse("", "private", "", "", ""),
+            Err(SpecError::invalid("invalid PID mode: private"))
+        );
+        assert_eq!(
+            parse("", "container:", "", "", ""),
+            Err(SpecError::invalid("invalid PID mode: container:"))
+        );
+        assert_eq!(
+            parse("", "", "Host", "", ""),
+            Err(SpecError::invalid("invalid UTS mode: Host"))
+        );
+        assert_eq!(
+            parse("", "", "", "x", ""),
+            Err(SpecError::invalid("invalid cgroup namespace mode: x"))
+        );
+        assert_eq!(
+            parse("", "", "", "", "nobody"),
+            Err(SpecError::invalid("invalid USER mode: nobody"))
+        );
     }
 
     #[test]
@@ -162,6 +211,11 @@ mod tests {
         let host = parse("", "", "host", "", "").expect("valid");
         assert!(host.check_hostname("x", "").is_err());
         assert!(host.check_hostname("", "").is_ok());
-        assert!(parse("", "", "", "", "").expect("valid").check_hostname("x", "y").is_ok());
+        assert!(
+            parse("", "", "", "", "")
+                .expect("valid")
+                .check_hostname("x", "y")
+                .is_ok()
+        );
     }
 }

@@ -14,7 +14,17 @@
 //! 6. `Ready` is reported; after `Go`: limits, keyring, working directory, ids, capabilities,
 //!    no_new_privs, seccomp (A.2 of the security specification says in which order), exec.
 
-use crate::wire::{Blob, Reader, Wire, WireError, wire_enum, wire_struct};
+mod process;
+mod roles;
+mod tree;
+
+pub use process::{Capabilities, Process, Rlimit, Seccomp};
+pub use roles::{FdRole, FdTable};
+pub use tree::{
+    Create, Mount, MountAttrs, MountSource, Node, NodeKind, Propagation, Step, TargetKind,
+};
+
+use crate::wire::{Reader, Wire, WireError, wire_enum, wire_struct};
 
 /// Version of the encoding; raised with every change of it.
 pub const PLAN_VERSION: u32 = 1;
@@ -28,132 +38,6 @@ pub const MAX_PLAN: usize = 6 * 1024 * 1024;
 pub const MAX_FDS: usize = 512;
 
 const MAGIC: [u8; 4] = *b"BPLN";
-
-/// What a descriptor that comes with a plan is for. [`Plan::fds`] lists them in the order in which
-/// they are sent: that list is the whole meaning of a descriptor's position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FdRole {
-    /// The container's root: a detached mount, attached once.
-    Root,
-    /// Directory of the payload cgroup; init is cloned into it.
-    PayloadCgroup,
-    /// The file (read-write, empty) that receives the exit record.
-    ExitRecord,
-    /// The monitor's listening unix stream socket.
-    Listener,
-    /// O_PATH directory in which `monitor.sock` lies, which the monitor connects to when a container
-    /// ends and nobody watches.
-    RunRoot,
-    /// A mount namespace with nothing in it but a clean proc and sysfs; the monitor enters it first.
-    MountNs,
-    /// The log file, opened for append.
-    Log,
-    /// Directory of the log file, for rotation.
-    LogDir,
-    /// Namespaces to join.
-    NetNs,
-    PidNs,
-    IpcNs,
-    UtsNs,
-    CgroupNs,
-    /// Detached mounts of the single files `hosts`, `hostname`, `resolv.conf`.
-    Hosts,
-    Hostname,
-    ResolvConf,
-    /// Detached mount for /dev/shm: another container's or the host's.
-    Shm,
-    /// Detached mount that is the source of the n-th bind of the request.
-    Bind(u16),
-    /// A connected socket for the journal (`/run/systemd/journal/socket`).
-    Journal,
-}
-
-impl Wire for FdRole {
-    fn put(&self, out: &mut Vec<u8>) {
-        let (kind, index): (u8, u16) = match self {
-            Self::Root => (1, 0),
-            Self::PayloadCgroup => (2, 0),
-            Self::ExitRecord => (3, 0),
-            Self::Listener => (4, 0),
-            Self::RunRoot => (5, 0),
-            Self::MountNs => (6, 0),
-            Self::Log => (7, 0),
-            Self::LogDir => (8, 0),
-            Self::NetNs => (9, 0),
-            Self::PidNs => (10, 0),
-            Self::IpcNs => (11, 0),
-            Self::UtsNs => (12, 0),
-            Self::CgroupNs => (13, 0),
-            Self::Hosts => (14, 0),
-            Self::Hostname => (15, 0),
-            Self::ResolvConf => (16, 0),
-            Self::Shm => (17, 0),
-            Self::Bind(index) => (18, *index),
-            Self::Journal => (19, 0),
-        };
-        kind.put(out);
-        index.put(out);
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        let kind = u8::get(input)?;
-        let index = u16::get(input)?;
-        let role = match kind {
-            1 => Self::Root,
-            2 => Self::PayloadCgroup,
-            3 => Self::ExitRecord,
-            4 => Self::Listener,
-            5 => Self::RunRoot,
-            6 => Self::MountNs,
-            7 => Self::Log,
-            8 => Self::LogDir,
-            9 => Self::NetNs,
-            10 => Self::PidNs,
-            11 => Self::IpcNs,
-            12 => Self::UtsNs,
-            13 => Self::CgroupNs,
-            14 => Self::Hosts,
-            15 => Self::Hostname,
-            16 => Self::ResolvConf,
-            17 => Self::Shm,
-            18 => Self::Bind(index),
-            19 => Self::Journal,
-            value => return Err(WireError::Unknown { what: "descriptor role", value: value.into() }),
-        };
-        if index != 0 && !matches!(role, Self::Bind(_)) {
-            return Err(WireError::Inconsistent("a single descriptor has an index"));
-        }
-        Ok(role)
-    }
-}
-
-/// Descriptors (or whatever stands for them) by role: the received side of [`Plan::fds`].
-#[derive(Debug)]
-pub struct FdTable<T> {
-    entries: Vec<(FdRole, Option<T>)>,
-}
-
-impl<T> FdTable<T> {
-    /// Pairs the roles of a plan with what was received for them; both must be equally many.
-    pub fn new(roles: &[FdRole], items: Vec<T>) -> Result<Self, WireError> {
-        if roles.len() != items.len() {
-            return Err(WireError::Inconsistent("the number of descriptors is not the plan's"));
-        }
-        let entries = roles.iter().copied().zip(items.into_iter().map(Some)).collect();
-        Ok(Self { entries })
-    }
-    /// Whether this role is present and not yet taken.
-    pub fn has(&self, role: FdRole) -> bool {
-        self.get(role).is_some()
-    }
-    /// Looks at the descriptor of a role.
-    pub fn get(&self, role: FdRole) -> Option<&T> {
-        self.entries.iter().find(|(r, _)| *r == role).and_then(|(_, item)| item.as_ref())
-    }
-    /// Takes the descriptor of a role out: each can be had once.
-    pub fn take(&mut self, role: FdRole) -> Option<T> {
-        self.entries.iter_mut().find(|(r, _)| *r == role).and_then(|(_, item)| item.take())
-    }
-}
 
 /// One of the container's namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -177,246 +61,13 @@ pub struct Namespaces {
     pub uts: Ns,
     pub cgroup: Ns,
 }
-wire_struct!(Namespaces { net, pid, ipc, uts, cgroup });
-
-/// Attributes of a mount, in the kernel's numbers (`MOUNT_ATTR_*`, mount_setattr(2)).
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct MountAttrs(pub u64);
-
-impl MountAttrs {
-    pub const NONE: Self = Self(0);
-    pub const RDONLY: Self = Self(0x1);
-    pub const NOSUID: Self = Self(0x2);
-    pub const NODEV: Self = Self(0x4);
-    pub const NOEXEC: Self = Self(0x8);
-    pub const NOATIME: Self = Self(0x10);
-    pub const STRICTATIME: Self = Self(0x20);
-    pub const NODIRATIME: Self = Self(0x80);
-    pub const NOSYMFOLLOW: Self = Self(0x20_0000);
-
-    const NAMES: [(Self, &'static str); 8] = [
-        (Self::RDONLY, "ro"),
-        (Self::NOSUID, "nosuid"),
-        (Self::NODEV, "nodev"),
-        (Self::NOEXEC, "noexec"),
-        (Self::NOATIME, "noatime"),
-        (Self::STRICTATIME, "strictatime"),
-        (Self::NODIRATIME, "nodiratime"),
-        (Self::NOSYMFOLLOW, "nosymfollow"),
-    ];
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-    /// This set without the other.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-impl std::fmt::Debug for MountAttrs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> =
-            Self::NAMES.iter().filter(|(bit, _)| self.contains(*bit)).map(|(_, name)| *name).collect();
-        f.write_str(&names.join(","))
-    }
-}
-
-impl Wire for MountAttrs {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        let bits = u64::get(input)?;
-        let known = Self::NAMES.iter().fold(0, |known, (bit, _)| known | bit.0);
-        if bits & !known != 0 {
-            return Err(WireError::Unknown { what: "mount attribute", value: bits });
-        }
-        Ok(Self(bits))
-    }
-}
-
-/// How mount events travel between this mount and its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Propagation {
-    #[default]
-    Private,
-    Slave,
-    Shared,
-    Unbindable,
-}
-wire_enum!(Propagation as u8 { Private = 0, Slave = 1, Shared = 2, Unbindable = 3 });
-
-/// Where a mount comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MountSource {
-    /// A detached mount that the agent made.
-    Fd(FdRole),
-    /// A new file system: type, options with values, options without.
-    New { fstype: String, options: Vec<(String, String)>, flags: Vec<String> },
-}
-
-impl Wire for MountSource {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Fd(role) => {
-                0u8.put(out);
-                role.put(out);
-            }
-            Self::New { fstype, options, flags } => {
-                1u8.put(out);
-                fstype.put(out);
-                options.put(out);
-                flags.put(out);
-            }
-        }
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        match u8::get(input)? {
-            0 => Ok(Self::Fd(FdRole::get(input)?)),
-            1 => Ok(Self::New {
-                fstype: Wire::get(input)?,
-                options: Wire::get(input)?,
-                flags: Wire::get(input)?,
-            }),
-            value => Err(WireError::Unknown { what: "mount source", value: value.into() }),
-        }
-    }
-}
-
-/// What is made at a mount's target when nothing is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Create {
-    /// Nothing: a missing target fails the start.
-    #[default]
-    Nothing,
-    Directory,
-    File,
-    /// Directory or empty file, whichever the source (a descriptor) is.
-    LikeSource,
-}
-wire_enum!(Create as u8 { Nothing = 0, Directory = 1, File = 2, LikeSource = 3 });
-
-/// Whose mount point this is; decides how its path is resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TargetKind {
-    /// A mount point of our own: every component must be real (`RESOLVE_NO_SYMLINKS`), otherwise the start fails.
-    #[default]
-    Own,
-    /// Named by the request: links are followed inside the root. After resolution, the root itself,
-    /// anything on procfs, and the root of sysfs are refused.
-    Request,
-    /// Named by the request, one of the few files in /proc that may be covered: resolved as `Own`.
-    RequestProc,
-    /// One of our files over the image's (hosts, hostname, resolv.conf): resolved like `Request`.
-    OwnFile,
-}
-wire_enum!(TargetKind as u8 { Own = 0, Request = 1, RequestProc = 2, OwnFile = 3 });
-
-/// One mount of the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// Absolute, cleaned path in the container.
-    pub target: String,
-    pub kind: TargetKind,
-    pub source: MountSource,
-    /// Attributes to set.
-    pub attrs: MountAttrs,
-    /// Attributes to clear first (a bind's source may carry some).
-    pub clear: MountAttrs,
-    /// Attributes apply to the whole tree below.
-    pub recursive: bool,
-    pub propagation: Propagation,
-    pub propagation_recursive: bool,
-    pub create: Create,
-    /// A new tmpfs takes the permission bits of the directory that it covers, as with docker; only
-    /// where the options name no mode.
-    pub mode_of_target: bool,
-}
-wire_struct!(Mount {
-    target, kind, source, attrs, clear, recursive, propagation, propagation_recursive, create, mode_of_target
+wire_struct!(Namespaces {
+    net,
+    pid,
+    ipc,
+    uts,
+    cgroup
 });
-
-/// Kind of a device node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NodeKind {
-    Char,
-    Block,
-    Fifo,
-}
-wire_enum!(NodeKind as u8 { Char = 0, Block = 1, Fifo = 2 });
-
-/// A device node to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// Absolute path; missing directories are made with mode 0755.
-    pub path: String,
-    pub kind: NodeKind,
-    pub major: u32,
-    pub minor: u32,
-    /// Permission bits, exact (no umask).
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-}
-wire_struct!(Node { path, kind, major, minor, mode, uid, gid });
-
-/// One step in making the container's tree, executed in order before pivot_root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    Mount(Mount),
-    /// Below our own /dev: resolved without links.
-    Node(Node),
-    /// A symbolic link at `path`, below our own /dev; resolved without links.
-    Symlink { path: String, target: String },
-    /// Opens the terminal in the container's devpts (major 136 checked, TIOCGPTPEER) and binds its
-    /// slave on /dev/console. Only in plans with a terminal, once.
-    Console,
-    /// Makes a directory (and missing parents) inside the root; fine if it is there.
-    MakeDir { path: String, mode: u32 },
-}
-
-impl Wire for Step {
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Mount(mount) => {
-                0u8.put(out);
-                mount.put(out);
-            }
-            Self::Node(node) => {
-                1u8.put(out);
-                node.put(out);
-            }
-            Self::Symlink { path, target } => {
-                2u8.put(out);
-                path.put(out);
-                target.put(out);
-            }
-            Self::Console => 3u8.put(out),
-            Self::MakeDir { path, mode } => {
-                4u8.put(out);
-                path.put(out);
-                mode.put(out);
-            }
-        }
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        match u8::get(input)? {
-            0 => Ok(Self::Mount(Wire::get(input)?)),
-            1 => Ok(Self::Node(Wire::get(input)?)),
-            2 => Ok(Self::Symlink { path: Wire::get(input)?, target: Wire::get(input)? }),
-            3 => Ok(Self::Console),
-            4 => Ok(Self::MakeDir { path: Wire::get(input)?, mode: Wire::get(input)? }),
-            value => Err(WireError::Unknown { what: "step", value: value.into() }),
-        }
-    }
-}
 
 /// One kernel setting of the container's namespaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -427,75 +78,10 @@ pub struct Sysctl {
     /// A default of ours: skipped when this kernel does not have it.
     pub optional: bool,
 }
-wire_struct!(Sysctl { path, value, optional });
-
-/// A resource limit, in the kernel's numbers (`RLIMIT_*`); `u64::MAX` = unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rlimit {
-    pub resource: u32,
-    pub soft: u64,
-    pub hard: u64,
-}
-wire_struct!(Rlimit { resource, soft, hard });
-
-/// The five capability sets as the kernel's bit masks.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Capabilities {
-    pub bounding: u64,
-    pub effective: u64,
-    pub permitted: u64,
-    /// Always empty (B.15), written down so that the monitor sets and verifies it.
-    pub inheritable: u64,
-    pub ambient: u64,
-}
-wire_struct!(Capabilities { bounding, effective, permitted, inheritable, ambient });
-
-impl std::fmt::Debug for Capabilities {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Capabilities {{ bnd: {:#x}, eff: {:#x}, prm: {:#x}, inh: {:#x}, amb: {:#x} }}",
-            self.bounding, self.effective, self.permitted, self.inheritable, self.ambient
-        )
-    }
-}
-
-/// A compiled system call filter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seccomp {
-    /// An array of `struct sock_filter`, 8 bytes each.
-    pub program: Blob,
-    /// `SECCOMP_FILTER_FLAG_*`
-    pub flags: u32,
-}
-wire_struct!(Seccomp { program, flags });
-
-/// The container's program and what it may do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Process {
-    /// At least one; the first is looked up in the environment's PATH unless it contains a slash.
-    pub argv: Vec<String>,
-    /// `KEY=value`, complete and final.
-    pub env: Vec<String>,
-    pub cwd: String,
-    pub uid: u32,
-    pub gid: u32,
-    /// Supplementary groups; always set, also when empty.
-    pub groups: Vec<u32>,
-    pub umask: u32,
-    pub caps: Capabilities,
-    pub no_new_privs: bool,
-    pub seccomp: Option<Seccomp>,
-    pub rlimits: Vec<Rlimit>,
-    /// −1000…1000
-    pub oom_score_adj: i32,
-    /// Name of the new session keyring; empty = keep.
-    pub keyring: String,
-    /// PID 1 stays a small reaper of ours that forwards signals, the program is its child (`--init`).
-    pub reaper: bool,
-}
-wire_struct!(Process {
-    argv, env, cwd, uid, gid, groups, umask, caps, no_new_privs, seccomp, rlimits, oom_score_adj, keyring, reaper
+wire_struct!(Sysctl {
+    path,
+    value,
+    optional
 });
 
 /// Standard input, output and error.
@@ -508,7 +94,11 @@ pub struct Stdio {
     /// A terminal instead of three pipes: rows and columns (0, 0 = unset).
     pub terminal: Option<(u16, u16)>,
 }
-wire_struct!(Stdio { stdin, stdin_once, terminal });
+wire_struct!(Stdio {
+    stdin,
+    stdin_once,
+    terminal
+});
 
 /// Where the output is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -535,7 +125,12 @@ impl Wire for Log {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::None => 0u8.put(out),
-            Self::JsonFile { name, max_size, max_files, attrs } => {
+            Self::JsonFile {
+                name,
+                max_size,
+                max_files,
+                attrs,
+            } => {
                 1u8.put(out);
                 name.put(out);
                 max_size.put(out);
@@ -557,8 +152,13 @@ impl Wire for Log {
                 max_files: Wire::get(input)?,
                 attrs: Wire::get(input)?,
             }),
-            2 => Ok(Self::Journal { fields: Wire::get(input)? }),
-            value => Err(WireError::Unknown { what: "log", value: value.into() }),
+            2 => Ok(Self::Journal {
+                fields: Wire::get(input)?,
+            }),
+            value => Err(WireError::Unknown {
+                what: "log",
+                value: value.into(),
+            }),
         }
     }
 }
@@ -576,7 +176,10 @@ wire_struct!(StopRule { signal, timeout_ms });
 impl Default for StopRule {
     /// SIGTERM and ten seconds, as docker.
     fn default() -> Self {
-        Self { signal: 15, timeout_ms: 10_000 }
+        Self {
+            signal: 15,
+            timeout_ms: 10_000,
+        }
     }
 }
 
@@ -608,8 +211,22 @@ pub struct Plan {
     pub monitor_oom_score_adj: i32,
 }
 wire_struct!(Plan {
-    id, title, fds, namespaces, hostname, domainname, tree, sysctls, readonly_paths, masked_paths, root_readonly,
-    process, stdio, log, stop, monitor_oom_score_adj
+    id,
+    title,
+    fds,
+    namespaces,
+    hostname,
+    domainname,
+    tree,
+    sysctls,
+    readonly_paths,
+    masked_paths,
+    root_readonly,
+    process,
+    stdio,
+    log,
+    stop,
+    monitor_oom_score_adj
 });
 
 impl Plan {
@@ -624,7 +241,12 @@ impl Plan {
             return wrong("a descriptor is listed twice");
         }
         let has = |role: FdRole| seen.contains(&role);
-        for role in [FdRole::Root, FdRole::PayloadCgroup, FdRole::ExitRecord, FdRole::Listener] {
+        for role in [
+            FdRole::Root,
+            FdRole::PayloadCgroup,
+            FdRole::ExitRecord,
+            FdRole::Listener,
+        ] {
             if !has(role) {
                 return wrong("a descriptor that every start needs is not listed");
             }
@@ -645,7 +267,10 @@ impl Plan {
         let mut consoles = 0;
         for step in &self.tree {
             match step {
-                Step::Mount(Mount { source: MountSource::Fd(role), .. }) => {
+                Step::Mount(Mount {
+                    source: MountSource::Fd(role),
+                    ..
+                }) => {
                     if !has(*role) {
                         return wrong("a mount has no descriptor");
                     }
@@ -662,7 +287,9 @@ impl Plan {
             return wrong("console and terminal do not agree");
         }
         match &self.log {
-            Log::JsonFile { max_files, .. } if *max_files == 0 || !has(FdRole::Log) || !has(FdRole::LogDir) => {
+            Log::JsonFile { max_files, .. }
+                if *max_files == 0 || !has(FdRole::Log) || !has(FdRole::LogDir) =>
+            {
                 return wrong("the log has no file");
             }
             Log::Journal { .. } if !has(FdRole::Journal) => return wrong("the log has no journal"),
@@ -671,7 +298,12 @@ impl Plan {
         if self.process.argv.is_empty() {
             return wrong("there is no program");
         }
-        if self.process.seccomp.as_ref().is_some_and(|s| s.program.0.is_empty() || s.program.0.len() % 8 != 0) {
+        if self
+            .process
+            .seccomp
+            .as_ref()
+            .is_some_and(|s| s.program.0.is_empty() || s.program.0.len() % 8 != 0)
+        {
             return wrong("the seccomp program is not whole");
         }
         Ok(())
@@ -698,7 +330,10 @@ pub fn decode(bytes: &[u8]) -> Result<Plan, WireError> {
     }
     let found = u32::get(&mut input)?;
     if found != PLAN_VERSION {
-        return Err(WireError::Version { found, ours: PLAN_VERSION });
+        return Err(WireError::Version {
+            found,
+            ours: PLAN_VERSION,
+        });
     }
     let plan = Plan::get(&mut input)?;
     input.finish()?;

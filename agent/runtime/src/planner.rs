@@ -38,7 +38,11 @@ pub fn plan(spec: &RunSpec, facts: &HostFacts, inputs: &Inputs) -> Result<Plan, 
     let bounding = caps::bounding(spec, facts)?.set;
     let tree = mounts::tree(spec, &security, &roles)?;
     let (readonly_paths, masked_paths) = mounts::protected_paths(spec, &security, facts);
-    let cwd = if spec.cwd.is_empty() { "/".to_owned() } else { mounts::clean(&spec.cwd) };
+    let cwd = if spec.cwd.is_empty() {
+        "/".to_owned()
+    } else {
+        mounts::clean(&spec.cwd)
+    };
 
     let mut steps = tree.before_nodes;
     if tree.own_dev {
@@ -49,11 +53,20 @@ pub fn plan(spec: &RunSpec, facts: &HostFacts, inputs: &Inputs) -> Result<Plan, 
         steps.push(Step::Console);
     }
     if cwd != "/" {
-        steps.push(Step::MakeDir { path: cwd.clone(), mode: 0o755 });
+        steps.push(Step::MakeDir {
+            path: cwd.clone(),
+            mode: 0o755,
+        });
     }
 
     let host_uts = spec.namespaces.uts == UtsMode::Host;
-    let named = |name: &str| if host_uts { String::new() } else { name.to_owned() };
+    let named = |name: &str| {
+        if host_uts {
+            String::new()
+        } else {
+            name.to_owned()
+        }
+    };
     let plan = Plan {
         id: spec.id.clone(),
         title: "berth-monitor".to_owned(),
@@ -77,7 +90,7 @@ pub fn plan(spec: &RunSpec, facts: &HostFacts, inputs: &Inputs) -> Result<Plan, 
             caps: caps::sets(bounding, inputs.ids.uid),
             no_new_privs: security.no_new_privs,
             seccomp: inputs.seccomp.clone(),
-            rlimits: limits::rlimits(&spec.ulimits)?,
+            rlimits: limits::rlimits(&spec.ulimits, facts)?,
             oom_score_adj: oom_score_adj(spec)?,
             keyring: spec.id.clone(),
             // The reaper is of use only where the program would be PID 1.
@@ -92,14 +105,20 @@ pub fn plan(spec: &RunSpec, facts: &HostFacts, inputs: &Inputs) -> Result<Plan, 
         stop: stop_rule(spec),
         monitor_oom_score_adj: MONITOR_OOM_SCORE_ADJ,
     };
-    plan.check().map_err(|error| SpecError::invalid(format!("the start cannot be planned: {error}")))?;
+    plan.check()
+        .map_err(|error| SpecError::invalid(format!("the start cannot be planned: {error}")))?;
     Ok(plan)
 }
 
 /// Says which descriptor is missing; the plan's own check only says that one is.
 fn check_roles(spec: &RunSpec, roles: &BTreeSet<FdRole>) -> Result<(), SpecError> {
     let ns = &spec.namespaces;
-    let mut needed = vec![FdRole::Root, FdRole::PayloadCgroup, FdRole::ExitRecord, FdRole::Listener];
+    let mut needed = vec![
+        FdRole::Root,
+        FdRole::PayloadCgroup,
+        FdRole::ExitRecord,
+        FdRole::Listener,
+    ];
     if ns.net == NetMode::Joined {
         needed.push(FdRole::NetNs);
     }
@@ -116,7 +135,9 @@ fn check_roles(spec: &RunSpec, roles: &BTreeSet<FdRole>) -> Result<(), SpecError
     }
     match needed.into_iter().find(|role| !roles.contains(role)) {
         None => Ok(()),
-        Some(role) => Err(SpecError::invalid(format!("the start has no descriptor for {role:?}"))),
+        Some(role) => Err(SpecError::invalid(format!(
+            "the start has no descriptor for {role:?}"
+        ))),
     }
 }
 
@@ -132,7 +153,10 @@ fn environment(spec: &RunSpec, ids: &Ids) -> Vec<String> {
     let key = |entry: &str| entry.split_once('=').map(|(key, _)| key.to_owned());
     for entry in &spec.env {
         let Some(name) = key(entry) else { continue };
-        match env.iter_mut().find(|known| key(known).as_deref() == Some(&name)) {
+        match env
+            .iter_mut()
+            .find(|known| key(known).as_deref() == Some(&name))
+        {
             Some(known) => entry.clone_into(known),
             None => env.push(entry.clone()),
         }
@@ -144,24 +168,34 @@ fn environment(spec: &RunSpec, ids: &Ids) -> Vec<String> {
 }
 
 pub(crate) fn oom_score_adj(spec: &RunSpec) -> Result<i32, SpecError> {
-    i32::try_from(spec.oom_score_adj).ok().filter(|value| (-1000..=1000).contains(value)).ok_or_else(|| {
-        SpecError::invalid(format!(
-            "invalid value {}, range for oom score adj is [-1000, 1000]",
-            spec.oom_score_adj
-        ))
-    })
+    i32::try_from(spec.oom_score_adj)
+        .ok()
+        .filter(|value| (-1000..=1000).contains(value))
+        .ok_or_else(|| {
+            SpecError::invalid(format!(
+                "invalid value {}, range for oom score adj is [-1000, 1000]",
+                spec.oom_score_adj
+            ))
+        })
 }
 
 fn log(spec: &LogSpec) -> Log {
     match spec {
         LogSpec::None => Log::None,
-        LogSpec::JsonFile { file, max_size, max_files, attrs } => Log::JsonFile {
+        LogSpec::JsonFile {
+            file,
+            max_size,
+            max_files,
+            attrs,
+        } => Log::JsonFile {
             name: file.clone(),
             max_size: *max_size,
             max_files: (*max_files).max(1),
             attrs: attrs.clone(),
         },
-        LogSpec::Journal { fields } => Log::Journal { fields: fields.clone() },
+        LogSpec::Journal { fields } => Log::Journal {
+            fields: fields.clone(),
+        },
     }
 }
 
@@ -169,7 +203,11 @@ fn log(spec: &LogSpec) -> Log {
 pub fn stop_rule(spec: &RunSpec) -> StopRule {
     let default = StopRule::default();
     StopRule {
-        signal: if spec.stop_signal == 0 { default.signal } else { spec.stop_signal },
+        signal: if spec.stop_signal == 0 {
+            default.signal
+        } else {
+            spec.stop_signal
+        },
         timeout_ms: match spec.stop_timeout {
             None => default.timeout_ms,
             Some(seconds) if seconds < 0 => -1,

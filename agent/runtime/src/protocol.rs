@@ -31,11 +31,14 @@
 //!
 //! `Hello` first, then any request. Only root may connect; the monitor checks the peer.
 
-use std::collections::VecDeque;
-
 use crate::exit::ExitRecord;
 use crate::plan::{self, Plan};
-use crate::wire::{Blob, Reader, Wire, WireError, wire_enum, wire_struct};
+use crate::wire::{Blob, wire_enum, wire_struct};
+
+mod codec;
+mod frame;
+
+pub use frame::{Frame, FrameReader, encode_reply, encode_request};
 
 /// The version that this side speaks.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -124,7 +127,10 @@ wire_struct!(Hello { newest, oldest });
 
 impl Hello {
     /// This side's greeting.
-    pub const OURS: Self = Self { newest: PROTOCOL_VERSION, oldest: OLDEST_VERSION };
+    pub const OURS: Self = Self {
+        newest: PROTOCOL_VERSION,
+        oldest: OLDEST_VERSION,
+    };
 
     /// The newest version that both sides speak.
     pub fn common(self, other: Self) -> Option<u8> {
@@ -149,7 +155,15 @@ pub struct Attach {
     /// Register, but write nothing to the client before `Proceed`: the agent replays the log first.
     pub hold: bool,
 }
-wire_struct!(Attach { stdin, stdout, stderr, framed, detach_keys, initial, hold });
+wire_struct!(Attach {
+    stdin,
+    stdout,
+    stderr,
+    framed,
+    detach_keys,
+    initial,
+    hold
+});
 
 /// What an agent (or a newer agent) asks of a monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,16 +181,31 @@ pub enum Request {
     /// Answered by `Attached`, and by `AttachEnded` when it is over.
     Attach(Attach),
     /// Begin to write to a held client; answered by `Done`.
-    Proceed { session: u32 },
+    Proceed {
+        session: u32,
+    },
     /// New size of the terminal; answered by `Done`, or `Failed` without a terminal.
-    Resize { rows: u16, columns: u16 },
+    Resize {
+        rows: u16,
+        columns: u16,
+    },
     /// A signal to the container's first process; `by` marks the exit as asked for.
-    Signal { signal: i32, by: Option<StopBy> },
+    Signal {
+        signal: i32,
+        by: Option<StopBy>,
+    },
     /// The signal, and after the time (negative = never) the kill of the payload cgroup. Answered by
     /// `Done` when it has begun; `Exited` tells watchers the end. A second one only shortens the time.
-    Stop { signal: i32, timeout_ms: i64, by: StopBy },
+    Stop {
+        signal: i32,
+        timeout_ms: i64,
+        by: StopBy,
+    },
     /// New rule for the service manager's stop.
-    SetStop { signal: i32, timeout_ms: i64 },
+    SetStop {
+        signal: i32,
+        timeout_ms: i64,
+    },
     State,
     /// Answered by `Exited`, at once when it has ended already. A connection that watches counts as
     /// an agent that listens: the monitor need not wake another.
@@ -185,36 +214,6 @@ pub enum Request {
     Exec(Blob),
     /// Reserved: hand the pipe ends and the log back.
     Release(Blob),
-}
-
-/// Numbers of the kinds, requests below 100, replies from 100. Never reuse one.
-mod kind {
-    pub(super) const HELLO: u16 = 1;
-    pub(super) const DESCRIPTORS: u16 = 2;
-    pub(super) const START: u16 = 3;
-    pub(super) const GO: u16 = 4;
-    pub(super) const ABORT: u16 = 5;
-    pub(super) const ATTACH: u16 = 6;
-    pub(super) const PROCEED: u16 = 7;
-    pub(super) const RESIZE: u16 = 8;
-    pub(super) const SIGNAL: u16 = 9;
-    pub(super) const STOP: u16 = 10;
-    pub(super) const SET_STOP: u16 = 11;
-    pub(super) const STATE: u16 = 12;
-    pub(super) const WATCH: u16 = 13;
-    pub(super) const EXEC: u16 = 14;
-    pub(super) const RELEASE: u16 = 15;
-
-    pub(super) const R_HELLO: u16 = 101;
-    pub(super) const R_READY: u16 = 102;
-    pub(super) const R_STARTED: u16 = 103;
-    pub(super) const R_START_FAILED: u16 = 104;
-    pub(super) const R_DONE: u16 = 105;
-    pub(super) const R_FAILED: u16 = 106;
-    pub(super) const R_ATTACHED: u16 = 107;
-    pub(super) const R_ATTACH_ENDED: u16 = 108;
-    pub(super) const R_STATE: u16 = 109;
-    pub(super) const R_EXITED: u16 = 110;
 }
 
 /// A start that failed, in words for the user.
@@ -226,7 +225,11 @@ pub struct StartFailed {
     /// A whole sentence, with the errno's text where there is one.
     pub message: String,
 }
-wire_struct!(StartFailed { stage, errno, message });
+wire_struct!(StartFailed {
+    stage,
+    errno,
+    message
+});
 
 /// Where a monitor is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -259,7 +262,16 @@ pub struct MonitorState {
     pub terminal: bool,
     pub exit: Option<ExitRecord>,
 }
-wire_struct!(MonitorState { phase, pid, started_at, stop_signal, stop_timeout_ms, sessions, terminal, exit });
+wire_struct!(MonitorState {
+    phase,
+    pid,
+    started_at,
+    stop_signal,
+    stop_timeout_ms,
+    sessions,
+    terminal,
+    exit
+});
 
 /// Why an attachment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -276,273 +288,39 @@ wire_enum!(AttachEnd as u8 { Eof = 0, Detached = 1, ClientGone = 2 });
 /// What a monitor answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    Hello { hello: Hello, id: String, monitor_pid: u32, phase: Phase },
+    Hello {
+        hello: Hello,
+        id: String,
+        monitor_pid: u32,
+        phase: Phase,
+    },
     /// Init is set up. Comes with one descriptor: its pidfd.
-    Ready { pid: u32 },
+    Ready {
+        pid: u32,
+    },
     /// The program runs.
-    Started { pid: u32, started_at: i64 },
+    Started {
+        pid: u32,
+        started_at: i64,
+    },
     StartFailed(StartFailed),
     Done,
-    Failed { errno: i32, message: String },
+    Failed {
+        errno: i32,
+        message: String,
+    },
     /// `log_position`: bytes in the current log file when the client was registered; what comes
     /// after is written to it.
-    Attached { session: u32, log_position: u64 },
-    AttachEnded { session: u32, end: AttachEnd },
+    Attached {
+        session: u32,
+        log_position: u64,
+    },
+    AttachEnded {
+        session: u32,
+        end: AttachEnd,
+    },
     State(MonitorState),
     Exited(ExitRecord),
-}
-
-/// Something with a kind number and a payload.
-trait Message: Sized {
-    fn kind(&self) -> u16;
-    fn put_payload(&self, out: &mut Vec<u8>);
-    fn get_payload(kind: u16, input: &mut Reader<'_>) -> Result<Self, WireError>;
-}
-
-impl Message for Request {
-    fn kind(&self) -> u16 {
-        match self {
-            Self::Hello(_) => kind::HELLO,
-            Self::Descriptors => kind::DESCRIPTORS,
-            Self::Start(_) => kind::START,
-            Self::Go => kind::GO,
-            Self::Abort => kind::ABORT,
-            Self::Attach(_) => kind::ATTACH,
-            Self::Proceed { .. } => kind::PROCEED,
-            Self::Resize { .. } => kind::RESIZE,
-            Self::Signal { .. } => kind::SIGNAL,
-            Self::Stop { .. } => kind::STOP,
-            Self::SetStop { .. } => kind::SET_STOP,
-            Self::State => kind::STATE,
-            Self::Watch => kind::WATCH,
-            Self::Exec(_) => kind::EXEC,
-            Self::Release(_) => kind::RELEASE,
-        }
-    }
-    fn put_payload(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Hello(hello) => hello.put(out),
-            Self::Start(plan) => out.extend_from_slice(&plan::encode(plan)),
-            Self::Descriptors | Self::Go | Self::Abort | Self::State | Self::Watch => {}
-            Self::Attach(attach) => attach.put(out),
-            Self::Proceed { session } => session.put(out),
-            Self::Resize { rows, columns } => {
-                rows.put(out);
-                columns.put(out);
-            }
-            Self::Signal { signal, by } => {
-                signal.put(out);
-                by.put(out);
-            }
-            Self::Stop { signal, timeout_ms, by } => {
-                signal.put(out);
-                timeout_ms.put(out);
-                by.put(out);
-            }
-            Self::SetStop { signal, timeout_ms } => {
-                signal.put(out);
-                timeout_ms.put(out);
-            }
-            Self::Exec(blob) | Self::Release(blob) => blob.put(out),
-        }
-    }
-    fn get_payload(kind: u16, input: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match kind {
-            kind::HELLO => Self::Hello(Wire::get(input)?),
-            kind::DESCRIPTORS => Self::Descriptors,
-            kind::START => {
-                let rest = input.rest();
-                Self::Start(Box::new(plan::decode(rest)?))
-            }
-            kind::GO => Self::Go,
-            kind::ABORT => Self::Abort,
-            kind::ATTACH => Self::Attach(Wire::get(input)?),
-            kind::PROCEED => Self::Proceed { session: Wire::get(input)? },
-            kind::RESIZE => Self::Resize { rows: Wire::get(input)?, columns: Wire::get(input)? },
-            kind::SIGNAL => Self::Signal { signal: Wire::get(input)?, by: Wire::get(input)? },
-            kind::STOP => {
-                Self::Stop { signal: Wire::get(input)?, timeout_ms: Wire::get(input)?, by: Wire::get(input)? }
-            }
-            kind::SET_STOP => Self::SetStop { signal: Wire::get(input)?, timeout_ms: Wire::get(input)? },
-            kind::STATE => Self::State,
-            kind::WATCH => Self::Watch,
-            kind::EXEC => Self::Exec(Wire::get(input)?),
-            kind::RELEASE => Self::Release(Wire::get(input)?),
-            value => return Err(WireError::Unknown { what: "request", value: value.into() }),
-        })
-    }
-}
-
-impl Message for Reply {
-    fn kind(&self) -> u16 {
-        match self {
-            Self::Hello { .. } => kind::R_HELLO,
-            Self::Ready { .. } => kind::R_READY,
-            Self::Started { .. } => kind::R_STARTED,
-            Self::StartFailed(_) => kind::R_START_FAILED,
-            Self::Done => kind::R_DONE,
-            Self::Failed { .. } => kind::R_FAILED,
-            Self::Attached { .. } => kind::R_ATTACHED,
-            Self::AttachEnded { .. } => kind::R_ATTACH_ENDED,
-            Self::State(_) => kind::R_STATE,
-            Self::Exited(_) => kind::R_EXITED,
-        }
-    }
-    fn put_payload(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Hello { hello, id, monitor_pid, phase } => {
-                hello.put(out);
-                id.put(out);
-                monitor_pid.put(out);
-                phase.put(out);
-            }
-            Self::Ready { pid } => pid.put(out),
-            Self::Started { pid, started_at } => {
-                pid.put(out);
-                started_at.put(out);
-            }
-            Self::StartFailed(failed) => failed.put(out),
-            Self::Done => {}
-            Self::Failed { errno, message } => {
-                errno.put(out);
-                message.put(out);
-            }
-            Self::Attached { session, log_position } => {
-                session.put(out);
-                log_position.put(out);
-            }
-            Self::AttachEnded { session, end } => {
-                session.put(out);
-                end.put(out);
-            }
-            Self::State(state) => state.put(out),
-            Self::Exited(record) => record.put(out),
-        }
-    }
-    fn get_payload(kind: u16, input: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match kind {
-            kind::R_HELLO => Self::Hello {
-                hello: Wire::get(input)?,
-                id: Wire::get(input)?,
-                monitor_pid: Wire::get(input)?,
-                phase: Wire::get(input)?,
-            },
-            kind::R_READY => Self::Ready { pid: Wire::get(input)? },
-            kind::R_STARTED => Self::Started { pid: Wire::get(input)?, started_at: Wire::get(input)? },
-            kind::R_START_FAILED => Self::StartFailed(Wire::get(input)?),
-            kind::R_DONE => Self::Done,
-            kind::R_FAILED => Self::Failed { errno: Wire::get(input)?, message: Wire::get(input)? },
-            kind::R_ATTACHED => Self::Attached { session: Wire::get(input)?, log_position: Wire::get(input)? },
-            kind::R_ATTACH_ENDED => Self::AttachEnded { session: Wire::get(input)?, end: Wire::get(input)? },
-            kind::R_STATE => Self::State(Wire::get(input)?),
-            kind::R_EXITED => Self::Exited(Wire::get(input)?),
-            value => return Err(WireError::Unknown { what: "reply", value: value.into() }),
-        })
-    }
-}
-
-fn encode<M: Message>(message: &M, tag: u32, fds: usize) -> Result<Vec<u8>, WireError> {
-    if fds > MAX_FRAME_FDS {
-        return Err(WireError::TooLong);
-    }
-    let mut out = vec![0; HEADER_LEN];
-    message.put_payload(&mut out);
-    let length = out.len() - HEADER_LEN;
-    if length > MAX_PAYLOAD {
-        return Err(WireError::TooLong);
-    }
-    let mut header = Vec::with_capacity(HEADER_LEN);
-    u32::try_from(length).map_err(|_| WireError::TooLong)?.put(&mut header);
-    PROTOCOL_VERSION.put(&mut header);
-    u8::try_from(fds).map_err(|_| WireError::TooLong)?.put(&mut header);
-    message.kind().put(&mut header);
-    tag.put(&mut header);
-    out[..HEADER_LEN].copy_from_slice(&header);
-    Ok(out)
-}
-
-/// A request as one frame that goes with `fds` descriptors.
-pub fn encode_request(request: &Request, tag: u32, fds: usize) -> Result<Vec<u8>, WireError> {
-    encode(request, tag, fds)
-}
-
-/// A reply as one frame that goes with `fds` descriptors.
-pub fn encode_reply(reply: &Reply, tag: u32, fds: usize) -> Result<Vec<u8>, WireError> {
-    encode(reply, tag, fds)
-}
-
-/// A received message with its tag and its descriptors.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Frame<M, F> {
-    pub tag: u32,
-    pub message: M,
-    pub fds: Vec<F>,
-}
-
-/// Puts frames together from what a stream socket delivers. `F` is the descriptor type, so that
-/// tests need none. After an error the connection is of no more use.
-#[derive(Debug)]
-pub struct FrameReader<F> {
-    bytes: Vec<u8>,
-    fds: VecDeque<F>,
-    limit: usize,
-}
-
-impl<F> FrameReader<F> {
-    /// A reader that accepts payloads up to `limit` bytes ([`MAX_PAYLOAD`], [`MAX_LATER_PAYLOAD`]).
-    pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), fds: VecDeque::new(), limit: limit.min(MAX_PAYLOAD) }
-    }
-
-    /// Takes what one receive call returned. Refuses when descriptors pile up without a frame.
-    pub fn push(&mut self, bytes: &[u8], fds: impl IntoIterator<Item = F>) -> Result<(), WireError> {
-        self.bytes.extend_from_slice(bytes);
-        self.fds.extend(fds);
-        if self.fds.len() > plan::MAX_FDS { Err(WireError::TooLong) } else { Ok(()) }
-    }
-
-    /// Whether nothing is half received.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// The next whole request.
-    pub fn next_request(&mut self) -> Result<Option<Frame<Request, F>>, WireError> {
-        self.next_message()
-    }
-
-    /// The next whole reply.
-    pub fn next_reply(&mut self) -> Result<Option<Frame<Reply, F>>, WireError> {
-        self.next_message()
-    }
-
-    fn next_message<M: Message>(&mut self) -> Result<Option<Frame<M, F>>, WireError> {
-        let Some(header) = self.bytes.get(..HEADER_LEN) else { return Ok(None) };
-        let mut header = Reader::new(header);
-        let length = usize::try_from(u32::get(&mut header)?).map_err(|_| WireError::TooLong)?;
-        let version = u8::get(&mut header)?;
-        let fd_count = usize::from(u8::get(&mut header)?);
-        let kind = u16::get(&mut header)?;
-        let tag = u32::get(&mut header)?;
-        if !(OLDEST_VERSION..=PROTOCOL_VERSION).contains(&version) {
-            return Err(WireError::Version { found: version.into(), ours: PROTOCOL_VERSION.into() });
-        }
-        if length > self.limit || fd_count > MAX_FRAME_FDS {
-            return Err(WireError::TooLong);
-        }
-        let end = HEADER_LEN + length;
-        let Some(payload) = self.bytes.get(HEADER_LEN..end) else { return Ok(None) };
-        if self.fds.len() < fd_count {
-            // They travel with the first byte: a whole frame without them never gets them.
-            return Err(WireError::Inconsistent("descriptors are missing"));
-        }
-        let mut input = Reader::new(payload);
-        let message = M::get_payload(kind, &mut input)?;
-        input.finish()?;
-        self.bytes.drain(..end);
-        let fds = self.fds.drain(..fd_count).collect();
-        Ok(Some(Frame { tag, message, fds }))
-    }
 }
 
 /// Docker's sentence for a program that cannot be executed, and the exit code that goes with it.
@@ -559,7 +337,9 @@ pub fn exec_error(program: &str, searched: bool, errno: i32) -> String {
         EISDIR => format!("exec: \"{program}\": is a directory"),
         EACCES => format!("exec: \"{program}\": permission denied"),
         other => {
-            let text = std::io::Error::from_raw_os_error(other).to_string().to_lowercase();
+            let text = std::io::Error::from_raw_os_error(other)
+                .to_string()
+                .to_lowercase();
             let text = text.split(" (os error").next().unwrap_or_default();
             format!("exec: \"{program}\": {text}")
         }

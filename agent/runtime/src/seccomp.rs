@@ -3,7 +3,7 @@
 //! understood is an error and never "no filter".
 //!
 //! [`profile`] reads and evaluates (pure); `compile` (feature `agent`) drives libseccomp and puts
-//! our [`prologue`] in front of its program.
+//! our prologue in front of its program.
 
 #[cfg(feature = "agent")]
 mod compile;

@@ -46,8 +46,11 @@ impl SecurityOpts {
                 }
                 _ => {}
             }
-            let Some((key, value)) = option.split_once('=').or_else(|| option.split_once(':')) else {
-                return Err(SpecError::invalid(format!("invalid --security-opt 1: {option:?}")));
+            let Some((key, value)) = option.split_once('=').or_else(|| option.split_once(':'))
+            else {
+                return Err(SpecError::invalid(format!(
+                    "invalid --security-opt 1: {option:?}"
+                )));
             };
             let wrong = || SpecError::invalid(format!("invalid --security-opt 2: {option:?}"));
             let truth = || match value {
@@ -64,7 +67,8 @@ impl SecurityOpts {
                         "builtin" => SeccompChoice::Builtin,
                         // Parsed here, so that a bad one is refused at create and never means "no profile".
                         text => {
-                            Profile::parse(text).map_err(|error| SpecError::invalid(error.to_string()))?;
+                            Profile::parse(text)
+                                .map_err(|error| SpecError::invalid(error.to_string()))?;
                             SeccompChoice::Custom(text.to_owned())
                         }
                     }
@@ -79,7 +83,11 @@ impl SecurityOpts {
     }
 
     /// Refuses what this host or this version cannot give; the warnings are sentences for the user.
-    pub(crate) fn check(&self, spec: &RunSpec, facts: &HostFacts) -> Result<Vec<String>, SpecError> {
+    pub(crate) fn check(
+        &self,
+        spec: &RunSpec,
+        facts: &HostFacts,
+    ) -> Result<Vec<String>, SpecError> {
         let mut warnings = Vec::new();
         match self.apparmor.as_deref() {
             None | Some("" | "unconfined") => {}
@@ -89,14 +97,18 @@ impl SecurityOpts {
                 )));
             }
             Some("default" | "docker-default") => warnings.push(
-                "AppArmor profiles are not supported yet: the container runs without one".to_owned(),
+                "AppArmor profiles are not supported yet: the container runs without one"
+                    .to_owned(),
             ),
             Some(name) => {
-                return Err(SpecError::unsupported(format!("apparmor profile {name:?} is not supported yet")));
+                return Err(SpecError::unsupported(format!(
+                    "apparmor profile {name:?} is not supported yet"
+                )));
             }
         }
         if self.labels.iter().any(|label| label != "disable") {
-            warnings.push("SELinux support is not enabled: label options have no effect".to_owned());
+            warnings
+                .push("SELinux support is not enabled: label options have no effect".to_owned());
         }
         let filter_wanted = match self.seccomp {
             SeccompChoice::Default => !spec.privileged,
@@ -109,7 +121,10 @@ impl SecurityOpts {
                     "seccomp is not enabled in your kernel, cannot run a custom seccomp profile",
                 ));
             }
-            warnings.push("seccomp is not enabled in your kernel: the container runs without a filter".to_owned());
+            warnings.push(
+                "seccomp is not enabled in your kernel: the container runs without a filter"
+                    .to_owned(),
+            );
         }
         Ok(warnings)
     }
@@ -126,42 +141,94 @@ mod tests {
     #[test]
     fn known_options() {
         assert!(parse(&["no-new-privileges"]).expect("valid").no_new_privs);
-        assert!(parse(&["no-new-privileges:true"]).expect("valid").no_new_privs);
-        assert!(parse(&["no-new-privileges=true"]).expect("valid").no_new_privs);
-        assert!(!parse(&["no-new-privileges", "no-new-privileges=false"]).expect("valid").no_new_privs);
-        assert_eq!(parse(&["seccomp=unconfined"]).expect("valid").seccomp, SeccompChoice::Unconfined);
-        assert_eq!(parse(&["seccomp:unconfined"]).expect("valid").seccomp, SeccompChoice::Unconfined);
-        assert_eq!(parse(&["seccomp=builtin"]).expect("valid").seccomp, SeccompChoice::Builtin);
+        assert!(
+            parse(&["no-new-privileges:true"])
+                .expect("valid")
+                .no_new_privs
+        );
+        assert!(
+            parse(&["no-new-privileges=true"])
+                .expect("valid")
+                .no_new_privs
+        );
+        assert!(
+            !parse(&["no-new-privileges", "no-new-privileges=false"])
+                .expect("valid")
+                .no_new_privs
+        );
+        assert_eq!(
+            parse(&["seccomp=unconfined"]).expect("valid").seccomp,
+            SeccompChoice::Unconfined
+        );
+        assert_eq!(
+            parse(&["seccomp:unconfined"]).expect("valid").seccomp,
+            SeccompChoice::Unconfined
+        );
+        assert_eq!(
+            parse(&["seccomp=builtin"]).expect("valid").seccomp,
+            SeccompChoice::Builtin
+        );
         let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
         assert_eq!(
-            parse(&[&format!("seccomp={profile}")]).expect("valid").seccomp,
+            parse(&[&format!("seccomp={profile}")])
+                .expect("valid")
+                .seccomp,
             SeccompChoice::Custom(profile.to_owned())
         );
-        assert!(parse(&["systempaths=unconfined"]).expect("valid").systempaths_unconfined);
-        assert_eq!(parse(&["label:disable", "disable"]).expect("valid").labels, ["disable", "disable"]);
+        assert!(
+            parse(&["systempaths=unconfined"])
+                .expect("valid")
+                .systempaths_unconfined
+        );
+        assert_eq!(
+            parse(&["label:disable", "disable"]).expect("valid").labels,
+            ["disable", "disable"]
+        );
     }
 
     #[test]
     fn everything_else_is_refused() {
         for option in [
-            "no-new-privileges=yes", "no-new-privileges:1", "nonsense", "nonsense=1", "systempaths=all", "seccomp=",
-            "seccomp=/etc/profile.json", "seccomp={", "seccomp={\"defaultAction\":\"SCMP_ACT_FLY\"}", "",
+            "no-new-privileges=yes",
+            "no-new-privileges:1",
+            "nonsense",
+            "nonsense=1",
+            "systempaths=all",
+            "seccomp=",
+            "seccomp=/etc/profile.json",
+            "seccomp={",
+            "seccomp={\"defaultAction\":\"SCMP_ACT_FLY\"}",
+            "",
         ] {
             assert!(parse(&[option]).is_err(), "{option}");
         }
-        assert_eq!(parse(&["foo"]), Err(SpecError::invalid("invalid --security-opt 1: \"foo\"")));
-        assert_eq!(parse(&["foo=bar"]), Err(SpecError::invalid("invalid --security-opt 2: \"foo=bar\"")));
+        assert_eq!(
+            parse(&["foo"]),
+            Err(SpecError::invalid("invalid --security-opt 1: \"foo\""))
+        );
+        assert_eq!(
+            parse(&["foo=bar"]),
+            Err(SpecError::invalid("invalid --security-opt 2: \"foo=bar\""))
+        );
     }
 
     #[test]
     fn apparmor_is_never_silently_left_out() {
         let with = |name: &str, apparmor: bool| {
-            let facts = HostFacts { apparmor, ..HostFacts::sample() };
-            parse(&[&format!("apparmor={name}")]).expect("valid").check(&RunSpec::default(), &facts)
+            let facts = HostFacts {
+                apparmor,
+                ..HostFacts::sample()
+            };
+            parse(&[&format!("apparmor={name}")])
+                .expect("valid")
+                .check(&RunSpec::default(), &facts)
         };
         assert_eq!(with("unconfined", false), Ok(Vec::new()));
         assert_eq!(with("unconfined", true), Ok(Vec::new()));
-        assert!(matches!(with("docker-default", false), Err(SpecError::Invalid(_))));
+        assert!(matches!(
+            with("docker-default", false),
+            Err(SpecError::Invalid(_))
+        ));
         assert!(matches!(with("mine", false), Err(SpecError::Invalid(_))));
         assert!(matches!(with("mine", true), Err(SpecError::Unsupported(_))));
         assert_eq!(with("docker-default", true).expect("a warning").len(), 1);
@@ -169,9 +236,18 @@ mod tests {
 
     #[test]
     fn no_filter_in_the_kernel() {
-        let facts = HostFacts { seccomp: false, ..HostFacts::sample() };
+        let facts = HostFacts {
+            seccomp: false,
+            ..HostFacts::sample()
+        };
         let check = |options: &[&str], privileged| {
-            parse(options).expect("valid").check(&RunSpec { privileged, ..RunSpec::default() }, &facts)
+            parse(options).expect("valid").check(
+                &RunSpec {
+                    privileged,
+                    ..RunSpec::default()
+                },
+                &facts,
+            )
         };
         assert_eq!(check(&[], false).expect("a warning").len(), 1);
         assert_eq!(check(&[], true), Ok(Vec::new()));

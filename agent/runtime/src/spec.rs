@@ -248,7 +248,7 @@ pub fn validate(spec: &RunSpec, facts: &HostFacts) -> Result<Vec<String>, SpecEr
     let security = SecurityOpts::parse(&spec.security_opt)?;
     warnings.extend(security.check(spec, facts)?);
     warnings.extend(caps::bounding(spec, facts)?.warning);
-    limits::rlimits(&spec.ulimits)?;
+    limits::rlimits(&spec.ulimits, facts)?;
     limits::sysctls(&spec.sysctls, &spec.namespaces)?;
     planner::oom_score_adj(spec)?;
     user::check(&spec.user, &spec.group_add)?;
@@ -266,16 +266,28 @@ pub fn validate(spec: &RunSpec, facts: &HostFacts) -> Result<Vec<String>, SpecEr
     }
     for name in [&spec.hostname, &spec.domainname] {
         if name.len() > MAX_HOSTNAME {
-            return Err(SpecError::invalid(format!("invalid hostname: {name:?} is longer than {MAX_HOSTNAME} bytes")));
+            return Err(SpecError::invalid(format!(
+                "invalid hostname: {name:?} is longer than {MAX_HOSTNAME} bytes"
+            )));
         }
     }
-    for path in spec.masked_paths.iter().chain(&spec.readonly_paths).flatten() {
+    for path in spec
+        .masked_paths
+        .iter()
+        .chain(&spec.readonly_paths)
+        .flatten()
+    {
         if !path.starts_with('/') {
-            return Err(SpecError::invalid(format!("invalid masked or read-only path {path:?}: it must be absolute")));
+            return Err(SpecError::invalid(format!(
+                "invalid masked or read-only path {path:?}: it must be absolute"
+            )));
         }
     }
     if !(0..=64).contains(&spec.stop_signal) {
-        return Err(SpecError::invalid(format!("invalid stop signal {}", spec.stop_signal)));
+        return Err(SpecError::invalid(format!(
+            "invalid stop signal {}",
+            spec.stop_signal
+        )));
     }
     if !facts.cgroup_v2 {
         return Err(SpecError::unsupported(format!(
@@ -293,23 +305,64 @@ fn check_strings(spec: &RunSpec) -> Result<(), SpecError> {
         return Err(SpecError::invalid("no command specified"));
     }
     let all = spec.argv.iter().chain(&spec.env);
-    if all.clone().any(|text| text.len() > MAX_ARGUMENT) || all.map(|text| text.len() + 1).sum::<usize>() > MAX_ARGUMENTS {
+    if all.clone().any(|text| text.len() > MAX_ARGUMENT)
+        || all.map(|text| text.len() + 1).sum::<usize>() > MAX_ARGUMENTS
+    {
         return Err(SpecError::invalid("argument list too long"));
     }
-    if let Some(entry) = spec.env.iter().find(|entry| entry.starts_with('=') || entry.is_empty()) {
-        return Err(SpecError::invalid(format!("invalid environment variable: {entry}")));
+    if let Some(entry) = spec
+        .env
+        .iter()
+        .find(|entry| entry.starts_with('=') || entry.is_empty())
+    {
+        return Err(SpecError::invalid(format!(
+            "invalid environment variable: {entry}"
+        )));
     }
-    let lists = [&spec.argv, &spec.env, &spec.group_add, &spec.security_opt, &spec.device_cgroup_rules];
-    let single = [&spec.name, &spec.cwd, &spec.user, &spec.hostname, &spec.domainname];
-    let mounts = spec.mounts.iter().flat_map(|mount| [&mount.target, &mount.tmpfs_options]);
-    let tmpfs = spec.tmpfs.iter().flat_map(|(target, options)| [target, options]);
-    let devices = spec.devices.iter().flat_map(|device| [&device.path_on_host, &device.path_in_container]);
-    let paths = spec.masked_paths.iter().chain(&spec.readonly_paths).flatten();
-    let mut texts =
-        lists.into_iter().flatten().chain(single).chain(mounts).chain(tmpfs).chain(devices).chain(paths);
+    let lists = [
+        &spec.argv,
+        &spec.env,
+        &spec.group_add,
+        &spec.security_opt,
+        &spec.device_cgroup_rules,
+    ];
+    let single = [
+        &spec.name,
+        &spec.cwd,
+        &spec.user,
+        &spec.hostname,
+        &spec.domainname,
+    ];
+    let mounts = spec
+        .mounts
+        .iter()
+        .flat_map(|mount| [&mount.target, &mount.tmpfs_options]);
+    let tmpfs = spec
+        .tmpfs
+        .iter()
+        .flat_map(|(target, options)| [target, options]);
+    let devices = spec
+        .devices
+        .iter()
+        .flat_map(|device| [&device.path_on_host, &device.path_in_container]);
+    let paths = spec
+        .masked_paths
+        .iter()
+        .chain(&spec.readonly_paths)
+        .flatten();
+    let mut texts = lists
+        .into_iter()
+        .flatten()
+        .chain(single)
+        .chain(mounts)
+        .chain(tmpfs)
+        .chain(devices)
+        .chain(paths);
     match texts.find(|text| text.contains('\0')) {
         None => Ok(()),
-        Some(text) => Err(SpecError::invalid(format!("invalid NUL character in {text:?}"))),
+        Some(text) => Err(SpecError::invalid(format!(
+            "invalid NUL character in {text:?}"
+        ))),
     }
 }
 

@@ -52,7 +52,12 @@ pub struct Ids {
 impl Ids {
     /// Root without further groups.
     pub fn root() -> Self {
-        Self { uid: 0, gid: 0, groups: vec![0], home: "/root".to_owned() }
+        Self {
+            uid: 0,
+            gid: 0,
+            groups: vec![0],
+            home: "/root".to_owned(),
+        }
     }
 }
 
@@ -60,13 +65,22 @@ impl Ids {
 pub fn resolve(root: BorrowedFd<'_>, user: &str, group_add: &[String]) -> Result<Ids, UserError> {
     let passwd = read(root, "etc/passwd")?;
     let group = read(root, "etc/group")?;
-    lookup(user, group_add, passwd.as_deref().unwrap_or_default(), group.as_deref().unwrap_or_default())
+    lookup(
+        user,
+        group_add,
+        passwd.as_deref().unwrap_or_default(),
+        group.as_deref().unwrap_or_default(),
+    )
 }
 
 /// Checks what can be checked without the container's files: numbers.
 pub(crate) fn check(user: &str, group_add: &[String]) -> Result<(), SpecError> {
     let (user, group) = split(user);
-    for id in [Some(user), group].into_iter().flatten().chain(group_add.iter().map(String::as_str)) {
+    for id in [Some(user), group]
+        .into_iter()
+        .flatten()
+        .chain(group_add.iter().map(String::as_str))
+    {
         number(id).map_err(|error| SpecError::invalid(error.to_string()))?;
     }
     Ok(())
@@ -86,7 +100,9 @@ fn read(root: BorrowedFd<'_>, path: &'static str) -> Result<Option<String>, User
     }
     let file = std::fs::File::from(reopen(&fd, OFlags::RDONLY).map_err(fail)?);
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(fail(io::Error::other("it is larger than 1 MiB")));
     }
@@ -106,7 +122,11 @@ fn number(text: &str) -> Result<Option<u32>, UserError> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let out_of_range = || UserError::Invalid(format!("uids and gids must be in range 0-{MAX_ID}"));
     if digits(text) {
-        let id = text.parse().ok().filter(|id| *id <= MAX_ID).ok_or_else(out_of_range)?;
+        let id = text
+            .parse()
+            .ok()
+            .filter(|id| *id <= MAX_ID)
+            .ok_or_else(out_of_range)?;
         return Ok(Some(id));
     }
     match text.strip_prefix(['-', '+']) {
@@ -129,7 +149,8 @@ struct Group<'a> {
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| line.len() <= MAX_LINE && !line.starts_with('#'))
+    text.lines()
+        .filter(|line| line.len() <= MAX_LINE && !line.starts_with('#'))
 }
 
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
@@ -141,7 +162,12 @@ fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
         let gid = fields.next()?.parse().ok().filter(|id| *id <= MAX_ID)?;
         fields.next();
         let home = fields.next().unwrap_or_default();
-        Some(User { name, uid, gid, home })
+        Some(User {
+            name,
+            uid,
+            gid,
+            home,
+        })
     })
 }
 
@@ -151,7 +177,11 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
         let name = fields.next().filter(|name| !name.is_empty())?;
         fields.next()?;
         let gid = fields.next()?.parse().ok().filter(|id| *id <= MAX_ID)?;
-        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
+        Some(Group {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
     })
 }
 
@@ -162,12 +192,20 @@ fn group_id(name: &str, group: &str) -> Result<u32, UserError> {
     groups(group)
         .find(|entry| entry.name == name)
         .map(|entry| entry.gid)
-        .ok_or_else(|| UserError::Invalid(format!("unable to find group {name}: no matching entries in group file")))
+        .ok_or_else(|| {
+            UserError::Invalid(format!(
+                "unable to find group {name}: no matching entries in group file"
+            ))
+        })
 }
 
 fn lookup(user: &str, group_add: &[String], passwd: &str, group: &str) -> Result<Ids, UserError> {
     let (wanted_user, wanted_group) = split(user);
-    let wanted_uid = if wanted_user.is_empty() { Some(0) } else { number(wanted_user)? };
+    let wanted_uid = if wanted_user.is_empty() {
+        Some(0)
+    } else {
+        number(wanted_user)?
+    };
     let entry = users(passwd).find(|entry| match wanted_uid {
         Some(uid) => entry.uid == uid,
         None => entry.name == wanted_user,
@@ -187,7 +225,12 @@ fn lookup(user: &str, group_add: &[String], passwd: &str, group: &str) -> Result
         Some(name) => group_id(name, group)?,
         None => {
             if let Some(entry) = &entry {
-                let member = |found: &Group<'_>| found.members.split(',').any(|name| name.trim() == entry.name);
+                let member = |found: &Group<'_>| {
+                    found
+                        .members
+                        .split(',')
+                        .any(|name| name.trim() == entry.name)
+                };
                 all.extend(groups(group).filter(member).map(|found| found.gid));
             }
             entry.as_ref().map_or(0, |entry| entry.gid)
@@ -202,8 +245,15 @@ fn lookup(user: &str, group_add: &[String], passwd: &str, group: &str) -> Result
     if all.len() > MAX_GROUPS {
         return Err(UserError::Invalid(format!("more than {MAX_GROUPS} groups")));
     }
-    let home = entry.map(|entry| entry.home).filter(|home| home.starts_with('/'));
-    Ok(Ids { uid, gid, groups: all.into_iter().collect(), home: home.unwrap_or("/").to_owned() })
+    let home = entry
+        .map(|entry| entry.home)
+        .filter(|home| home.starts_with('/'));
+    Ok(Ids {
+        uid,
+        gid,
+        groups: all.into_iter().collect(),
+        home: home.unwrap_or("/").to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(WireError::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(WireError::Truncated)?;
         self.rest = tail;
         Ok(head)
     }
@@ -60,7 +63,11 @@ impl<'a> Reader<'a> {
     /// A count of things that take at least one byte each.
     fn count(&mut self) -> Result<usize, WireError> {
         let count = usize::try_from(u32::get(self)?).map_err(|_| WireError::TooLong)?;
-        if count > self.rest.len() { Err(WireError::TooLong) } else { Ok(count) }
+        if count > self.rest.len() {
+            Err(WireError::TooLong)
+        } else {
+            Ok(count)
+        }
     }
 
     /// All that is left.
@@ -70,7 +77,11 @@ impl<'a> Reader<'a> {
 
     /// Everything must have been read.
     pub(crate) fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing(self.rest.len())) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Trailing(self.rest.len()))
+        }
     }
 }
 
@@ -102,7 +113,10 @@ impl Wire for bool {
         match u8::get(input)? {
             0 => Ok(false),
             1 => Ok(true),
-            value => Err(WireError::Unknown { what: "truth value", value: value.into() }),
+            value => Err(WireError::Unknown {
+                what: "truth value",
+                value: value.into(),
+            }),
         }
     }
 }
@@ -119,7 +133,9 @@ impl Wire for String {
         if bytes.contains(&0) {
             return Err(WireError::NotText);
         }
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::NotText)
+        std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| WireError::NotText)
     }
 }
 
@@ -179,7 +195,11 @@ impl<T: Wire> Wire for Option<T> {
         }
     }
     fn get(input: &mut Reader<'_>) -> Result<Self, WireError> {
-        if bool::get(input)? { Ok(Some(T::get(input)?)) } else { Ok(None) }
+        if bool::get(input)? {
+            Ok(Some(T::get(input)?))
+        } else {
+            Ok(None)
+        }
     }
 }
 

@@ -89,6 +89,7 @@ impl Engine {
 
     async fn bring_up(&self, handle: &Arc<Handle>) -> Result<()> {
         let inner = &self.inner;
+        let old = handle.status();
         let body = handle.record().body.clone();
         let spec = Arc::new(run_spec(&handle.id, &handle.name(), &body)?);
         self.record_intent(handle).await?;
@@ -169,7 +170,7 @@ impl Engine {
         self.watch_exit(handle, link, watching);
         ready.go().await.map_err(launch_error)?;
         failpoint::hit("start.go");
-        self.announce_start(handle);
+        self.announce_start(handle, old);
         Ok(())
     }
 
@@ -333,12 +334,12 @@ impl Engine {
             .await
     }
 
-    fn announce_start(&self, handle: &Arc<Handle>) {
+    fn announce_start(&self, handle: &Arc<Handle>, old: Status) {
         handle.watched.send_modify(|watched| watched.live = true);
         self.inner.container_event(handle, "start", []);
         self.inner.changed(Change::State {
             id: handle.id.clone(),
-            old: Status::Created,
+            old,
             new: Status::Running,
             reason: "started".into(),
         });

@@ -47,24 +47,40 @@ struct Insn {
 
 /// The program for these rules: an array of `struct bpf_insn`, 8 bytes each, in this machine's byte order.
 pub fn program(rules: &[Rule]) -> Vec<u8> {
-    instructions(rules).iter().flat_map(|insn| encode(*insn)).collect()
+    instructions(rules)
+        .iter()
+        .flat_map(|insn| encode(*insn))
+        .collect()
 }
 
 fn encode(insn: Insn) -> [u8; 8] {
-    let registers =
-        if cfg!(target_endian = "little") { insn.src << 4 | insn.dst } else { insn.dst << 4 | insn.src };
+    let registers = if cfg!(target_endian = "little") {
+        insn.src << 4 | insn.dst
+    } else {
+        insn.dst << 4 | insn.src
+    };
     let off = insn.off.to_ne_bytes();
     let imm = insn.imm.to_ne_bytes();
-    [insn.code, registers, off[0], off[1], imm[0], imm[1], imm[2], imm[3]]
+    [
+        insn.code, registers, off[0], off[1], imm[0], imm[1], imm[2], imm[3],
+    ]
 }
 
 fn bits(access: Access) -> i32 {
     let bit = |yes: bool, bit: i32| if yes { bit } else { 0 };
-    bit(access.mknod, ACCESS_MKNOD) | bit(access.read, ACCESS_READ) | bit(access.write, ACCESS_WRITE)
+    bit(access.mknod, ACCESS_MKNOD)
+        | bit(access.read, ACCESS_READ)
+        | bit(access.write, ACCESS_WRITE)
 }
 
 fn instructions(rules: &[Rule]) -> Vec<Insn> {
-    let insn = |code, dst, src, off, imm| Insn { code, dst, src, off, imm };
+    let insn = |code, dst, src, off, imm| Insn {
+        code,
+        dst,
+        src,
+        off,
+        imm,
+    };
     let mut program = vec![
         insn(LOAD_WORD, OPEN, CTX, CTX_ACCESS_TYPE, 0),
         insn(MOV_REG, TYPE, OPEN, 0, 0),
@@ -127,8 +143,18 @@ pub(super) mod tests {
     use super::*;
 
     /// What the kernel would answer, by interpreting the encoded program.
-    pub(crate) fn run(program: &[u8], kind: NodeKind, major: u32, minor: u32, access: Access) -> bool {
-        let kind = if kind == NodeKind::Block { TYPE_BLOCK } else { TYPE_CHAR };
+    pub(crate) fn run(
+        program: &[u8],
+        kind: NodeKind,
+        major: u32,
+        minor: u32,
+        access: Access,
+    ) -> bool {
+        let kind = if kind == NodeKind::Block {
+            TYPE_BLOCK
+        } else {
+            TYPE_CHAR
+        };
         let context = [(bits(access) << 16 | kind) as u32, major, minor];
         let mut registers = [0u64; 11];
         let mut at = 0usize;
@@ -140,7 +166,8 @@ pub(super) mod tests {
                 (usize::from(bytes[1] >> 4), bytes[1] & 15)
             };
             let off = i16::from_ne_bytes([bytes[2], bytes[3]]);
-            let imm = i64::from(i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])) as u64;
+            let imm =
+                i64::from(i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]])) as u64;
             at += 1;
             let mut jump = false;
             match bytes[0] {
@@ -172,10 +199,17 @@ pub(super) mod tests {
                 && rule.major.is_none_or(|m| m == major)
                 && rule.minor.is_none_or(|m| m == minor)
         };
-        [ACCESS_MKNOD, ACCESS_READ, ACCESS_WRITE].into_iter().filter(|bit| bits(access) & bit != 0).all(|bit| {
-            let last = rules.iter().rev().filter(fits).find(|rule| bits(rule.access) & bit != 0);
-            last.is_some_and(|rule| rule.allow)
-        })
+        [ACCESS_MKNOD, ACCESS_READ, ACCESS_WRITE]
+            .into_iter()
+            .filter(|bit| bits(access) & bit != 0)
+            .all(|bit| {
+                let last = rules
+                    .iter()
+                    .rev()
+                    .filter(fits)
+                    .find(|rule| bits(rule.access) & bit != 0);
+                last.is_some_and(|rule| rule.allow)
+            })
     }
 
     fn any_access() -> impl Strategy<Value = Access> {
@@ -190,8 +224,20 @@ pub(super) mod tests {
 
     fn any_rule() -> impl Strategy<Value = Rule> {
         let number = || proptest::option::of(0u32..4);
-        (any::<bool>(), proptest::option::of(any_kind()), number(), number(), any_access())
-            .prop_map(|(allow, kind, major, minor, access)| Rule { allow, kind, major, minor, access })
+        (
+            any::<bool>(),
+            proptest::option::of(any_kind()),
+            number(),
+            number(),
+            any_access(),
+        )
+            .prop_map(|(allow, kind, major, minor, access)| Rule {
+                allow,
+                kind,
+                major,
+                minor,
+                access,
+            })
     }
 
     proptest! {

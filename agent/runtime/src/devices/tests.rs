@@ -36,17 +36,34 @@ fn default_fence() {
         (Block, 1, 3, "rw", false),
         (Block, 136, 0, "r", false),
     ] {
-        assert_eq!(run(&program, kind, major, minor, access(letters)), allowed, "{kind:?} {major}:{minor} {letters}");
+        assert_eq!(
+            run(&program, kind, major, minor, access(letters)),
+            allowed,
+            "{kind:?} {major}:{minor} {letters}"
+        );
     }
 }
 
 #[test]
 fn the_request_widens_it_by_exactly_what_it_names() {
     use NodeKind::{Block, Char};
-    let node =
-        Node { path: "/dev/fuse".to_owned(), kind: Char, major: 10, minor: 229, mode: 0o666, uid: 0, gid: 0 };
-    let devices = [HostDevice { node, access: access("rw") }];
-    let spec = RunSpec { device_cgroup_rules: vec!["b 8:* r".to_owned()], ..RunSpec::default() };
+    let node = Node {
+        path: "/dev/fuse".to_owned(),
+        kind: Char,
+        major: 10,
+        minor: 229,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    let devices = [HostDevice {
+        node,
+        access: access("rw"),
+    }];
+    let spec = RunSpec {
+        device_cgroup_rules: vec!["b 8:* r".to_owned()],
+        ..RunSpec::default()
+    };
     let program = program(&spec, &devices);
     assert!(run(&program, Char, 10, 229, access("rw")));
     assert!(!run(&program, Char, 10, 229, access("m")));
@@ -57,7 +74,10 @@ fn the_request_widens_it_by_exactly_what_it_names() {
 
 #[test]
 fn privileged_may_use_everything() {
-    let spec = RunSpec { privileged: true, ..RunSpec::default() };
+    let spec = RunSpec {
+        privileged: true,
+        ..RunSpec::default()
+    };
     let program = program(&spec, &[]);
     assert!(run(&program, NodeKind::Block, 8, 0, Access::ALL));
     assert!(run(&program, NodeKind::Char, 10, 229, Access::ALL));
@@ -68,15 +88,35 @@ fn rules_of_the_request() {
     assert_eq!(parse_rule("a *:* rwm"), Ok(Rule::EVERYTHING));
     assert_eq!(
         parse_rule("c 10:229 r"),
-        Ok(Rule::allow(NodeKind::Char, Some(10), Some(229), access("r")))
+        Ok(Rule::allow(
+            NodeKind::Char,
+            Some(10),
+            Some(229),
+            access("r")
+        ))
     );
     for wrong in [
-        "", "c", "c 1:3", "c 1:3 ", "c 1:3 rwx", "c 1:3 rr", "d 1:3 r", "c 1 r", "c -1:3 r", "c 1:+3 r", "c  1:3 r",
-        "c 1:3 r r", "c 1:99999999999 r", "c :3 r", "c *:* ",
+        "",
+        "c",
+        "c 1:3",
+        "c 1:3 ",
+        "c 1:3 rwx",
+        "c 1:3 rr",
+        "d 1:3 r",
+        "c 1 r",
+        "c -1:3 r",
+        "c 1:+3 r",
+        "c  1:3 r",
+        "c 1:3 r r",
+        "c 1:99999999999 r",
+        "c :3 r",
+        "c *:* ",
     ] {
         assert_eq!(
             parse_rule(wrong),
-            Err(SpecError::invalid(format!("invalid device cgroup rule format: '{wrong}'"))),
+            Err(SpecError::invalid(format!(
+                "invalid device cgroup rule format: '{wrong}'"
+            ))),
         );
     }
 }
@@ -87,7 +127,10 @@ fn spec_with(path: &str, target: &str, permissions: &str) -> RunSpec {
         path_in_container: target.to_owned(),
         permissions: permissions.to_owned(),
     };
-    RunSpec { devices: vec![device], ..RunSpec::default() }
+    RunSpec {
+        devices: vec![device],
+        ..RunSpec::default()
+    }
 }
 
 #[test]
@@ -103,7 +146,10 @@ fn requests_without_sense_are_refused_early() {
         ("/dev/null", "/dev/../etc/x", ""),
         ("/dev/null", "/dev", ""),
     ] {
-        assert!(check(&spec_with(path, target, permissions).devices).is_err(), "{path} {target} {permissions}");
+        assert!(
+            check(&spec_with(path, target, permissions).devices).is_err(),
+            "{path} {target} {permissions}"
+        );
     }
     assert!(check(&spec_with("/dev/null", "/dev/shmoo", "r").devices).is_ok());
 }
@@ -112,8 +158,14 @@ fn requests_without_sense_are_refused_early() {
 fn nodes_of_the_host() {
     let found = from_host(&spec_with("/dev/null", "/dev/nothing", "r")).expect("is there");
     assert_eq!(found.len(), 1);
-    let HostDevice { node, access: found_access } = &found[0];
-    assert_eq!((node.path.as_str(), node.kind, node.major, node.minor), ("/dev/nothing", NodeKind::Char, 1, 3));
+    let HostDevice {
+        node,
+        access: found_access,
+    } = &found[0];
+    assert_eq!(
+        (node.path.as_str(), node.kind, node.major, node.minor),
+        ("/dev/nothing", NodeKind::Char, 1, 3)
+    );
     assert_eq!(*found_access, access("r"));
     let error = from_host(&spec_with("/etc/passwd", "/dev/x", "")).expect_err("is no device");
     assert_eq!(
@@ -125,18 +177,41 @@ fn nodes_of_the_host() {
         error.to_string(),
         "error gathering device information while adding custom device \"/dev/missing\": no such file or directory"
     );
-    let all = from_host(&RunSpec { privileged: true, ..RunSpec::default() }).expect("readable");
+    let all = from_host(&RunSpec {
+        privileged: true,
+        ..RunSpec::default()
+    })
+    .expect("readable");
     assert!(all.iter().any(|d| d.node.path == "/dev/null"));
-    assert!(!all.iter().any(|d| d.node.path.starts_with("/dev/pts/") || d.node.path == "/dev/ptmx"));
+    assert!(
+        !all.iter()
+            .any(|d| d.node.path.starts_with("/dev/pts/") || d.node.path == "/dev/ptmx")
+    );
 }
 
 #[test]
 fn own_nodes_are_made_once() {
-    let node = Node { path: "/dev/null".to_owned(), kind: NodeKind::Block, major: 8, minor: 0, mode: 0, uid: 0, gid: 0 };
-    let steps = steps(&[HostDevice { node, access: Access::ALL }]);
-    let nulls: Vec<_> = steps.iter().filter(|s| matches!(s, Step::Node(n) if n.path == "/dev/null")).collect();
+    let node = Node {
+        path: "/dev/null".to_owned(),
+        kind: NodeKind::Block,
+        major: 8,
+        minor: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let steps = steps(&[HostDevice {
+        node,
+        access: Access::ALL,
+    }]);
+    let nulls: Vec<_> = steps
+        .iter()
+        .filter(|s| matches!(s, Step::Node(n) if n.path == "/dev/null"))
+        .collect();
     assert_eq!(nulls.len(), 1);
-    assert!(matches!(nulls[0], Step::Node(n) if n.major == 1 && n.minor == 3 && n.kind == NodeKind::Char));
+    assert!(
+        matches!(nulls[0], Step::Node(n) if n.major == 1 && n.minor == 3 && n.kind == NodeKind::Char)
+    );
 }
 
 #[test]

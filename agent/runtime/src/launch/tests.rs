@@ -4,16 +4,35 @@ use super::*;
 use crate::plan::Process as PlanProcess;
 
 fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(test);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+        .block_on(test);
 }
 
 fn plan_and_fds() -> (Plan, StartFds) {
     let mut fds = StartFds::new();
-    for role in [FdRole::Root, FdRole::PayloadCgroup, FdRole::ExitRecord, FdRole::Listener] {
+    for role in [
+        FdRole::Root,
+        FdRole::PayloadCgroup,
+        FdRole::ExitRecord,
+        FdRole::Listener,
+    ] {
         fds.add(role, fs::File::open("/dev/null").expect("null").into());
     }
-    let process = PlanProcess { argv: vec!["x".to_owned()], ..PlanProcess::default() };
-    (Plan { fds: fds.roles(), process, ..Plan::default() }, fds)
+    let process = PlanProcess {
+        argv: vec!["x".to_owned()],
+        ..PlanProcess::default()
+    };
+    (
+        Plan {
+            fds: fds.roles(),
+            process,
+            ..Plan::default()
+        },
+        fds,
+    )
 }
 
 #[test]
@@ -43,7 +62,10 @@ fn a_monitor_that_dies_is_reported_and_reaped() {
         let pid = pending.pid();
         let (plan, fds) = plan_and_fds();
         let error = pending.start(&plan, fds).await.expect_err("died");
-        assert!(matches!(&error, LaunchError::Died(words) if words == "it said nothing"), "{error}");
+        assert!(
+            matches!(&error, LaunchError::Died(words) if words == "it said nothing"),
+            "{error}"
+        );
         assert!(berth_sys::pidfd::open(pid).is_err(), "it is reaped");
     });
 }
@@ -81,7 +103,12 @@ fn plan_and_descriptors_must_agree() {
         let launcher = Launcher::new(Path::new("/bin/cat")).expect("copied");
         let (mut plan, fds) = plan_and_fds();
         plan.fds.reverse();
-        let error = launcher.spawn().expect("spawned").start(&plan, fds).await.expect_err("is refused");
+        let error = launcher
+            .spawn()
+            .expect("spawned")
+            .start(&plan, fds)
+            .await
+            .expect_err("is refused");
         assert!(matches!(error, LaunchError::Plan(_)));
     });
 }
@@ -90,7 +117,10 @@ fn plan_and_descriptors_must_agree() {
 fn many_descriptors_travel_in_several_frames() {
     let (mut plan, mut fds) = plan_and_fds();
     for index in 0..300 {
-        fds.add(FdRole::Bind(index), fs::File::open("/dev/null").expect("null").into());
+        fds.add(
+            FdRole::Bind(index),
+            fs::File::open("/dev/null").expect("null").into(),
+        );
     }
     plan.fds = fds.roles();
     let frames = frames(&plan, fds).expect("fits");

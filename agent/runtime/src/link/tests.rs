@@ -5,7 +5,8 @@ use std::sync::mpsc as channel;
 use super::*;
 use crate::protocol::encode_reply;
 
-type Script = Box<dyn FnOnce(&StdStream, &mut dyn FnMut() -> Option<Frame<Request, OwnedFd>>) + Send>;
+type Script =
+    Box<dyn FnOnce(&StdStream, &mut dyn FnMut() -> Option<Frame<Request, OwnedFd>>) + Send>;
 
 /// A monitor that does what the script says, on a thread of its own.
 fn monitor(script: Script) -> (Link, std::thread::JoinHandle<()>) {
@@ -30,16 +31,24 @@ fn monitor(script: Script) -> (Link, std::thread::JoinHandle<()>) {
 }
 
 fn reply(mut socket: &StdStream, tag: u32, reply: &Reply) {
-    socket.write_all(&encode_reply(reply, tag, 0).expect("encodes")).expect("written");
+    socket
+        .write_all(&encode_reply(reply, tag, 0).expect("encodes"))
+        .expect("written");
 }
 
 /// Waits without standing in the way of the link's own tasks.
 async fn join(thread: std::thread::JoinHandle<()>) {
-    tokio::task::spawn_blocking(|| thread.join().expect("no panic")).await.expect("joined");
+    tokio::task::spawn_blocking(|| thread.join().expect("no panic"))
+        .await
+        .expect("joined");
 }
 
 fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(test);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+        .block_on(test);
 }
 
 #[test]
@@ -50,8 +59,18 @@ fn answers_find_their_questions_in_any_order() {
             let second = next().expect("second");
             let third = next().expect("third");
             assert_eq!(first.message, Request::Watch);
-            let record = ExitRecord { wait_status: 3 << 8, ..ExitRecord::default() };
-            reply(socket, third.tag, &Reply::Failed { errno: 22, message: "there is no terminal".to_owned() });
+            let record = ExitRecord {
+                wait_status: 3 << 8,
+                ..ExitRecord::default()
+            };
+            reply(
+                socket,
+                third.tag,
+                &Reply::Failed {
+                    errno: 22,
+                    message: "there is no terminal".to_owned(),
+                },
+            );
             reply(socket, 4711, &Reply::Done);
             reply(socket, second.tag, &Reply::Done);
             reply(socket, first.tag, &Reply::Exited(record));
@@ -66,7 +85,10 @@ fn answers_find_their_questions_in_any_order() {
         signal.expect("done");
         let refused = resize.expect_err("is refused");
         assert_eq!(refused.to_string(), "there is no terminal");
-        assert_eq!(watch.await.expect("no panic").expect("exited").exit_code(), 3);
+        assert_eq!(
+            watch.await.expect("no panic").expect("exited").exit_code(),
+            3
+        );
         assert!(link.is_open());
         drop(link);
         join(thread).await;
@@ -106,13 +128,31 @@ fn clients_are_handed_over() {
         let (sender, passed) = channel::channel();
         let (link, thread) = monitor(Box::new(move |socket, next| {
             let mut attach = next().expect("attach");
-            assert!(matches!(&attach.message, Request::Attach(a) if a.stdout && a.hold && a.initial.0 == b"ls\n"));
-            sender.send(attach.fds.pop().expect("a descriptor")).expect("sent");
-            reply(socket, attach.tag, &Reply::Attached { session: 7, log_position: 99 });
+            assert!(
+                matches!(&attach.message, Request::Attach(a) if a.stdout && a.hold && a.initial.0 == b"ls\n")
+            );
+            sender
+                .send(attach.fds.pop().expect("a descriptor"))
+                .expect("sent");
+            reply(
+                socket,
+                attach.tag,
+                &Reply::Attached {
+                    session: 7,
+                    log_position: 99,
+                },
+            );
             let proceed = next().expect("proceed");
             assert_eq!(proceed.message, Request::Proceed { session: 7 });
             reply(socket, proceed.tag, &Reply::Done);
-            reply(socket, attach.tag, &Reply::AttachEnded { session: 7, end: AttachEnd::Detached });
+            reply(
+                socket,
+                attach.tag,
+                &Reply::AttachEnded {
+                    session: 7,
+                    end: AttachEnd::Detached,
+                },
+            );
         }));
         let (client, mut other) = StdStream::pair().expect("socket pair");
         let request = Attach {
@@ -124,7 +164,10 @@ fn clients_are_handed_over() {
         let attachment = link.attach(request, client.into()).await.expect("attached");
         assert_eq!((attachment.session, attachment.log_position), (7, 99));
         attachment.proceed().await.expect("done");
-        assert_eq!(attachment.ended().await.expect("ended"), AttachEnd::Detached);
+        assert_eq!(
+            attachment.ended().await.expect("ended"),
+            AttachEnd::Detached
+        );
         let mut passed = StdStream::from(passed.recv().expect("the client"));
         passed.write_all(b"hello").expect("written");
         drop(passed);
@@ -159,7 +202,8 @@ fn greetings() {
         let path = deep.join("monitor.sock");
         let error = Link::connect(&path, "x").await.expect_err("nobody there");
         assert!(matches!(error, LinkError::Connect { .. }), "{error}");
-        let listener = std::os::unix::net::UnixListener::from(crate::launch::listen(&path).expect("bound"));
+        let listener =
+            std::os::unix::net::UnixListener::from(crate::launch::listen(&path).expect("bound"));
         let answers = |id: &'static str, hello| {
             let listener = listener.try_clone().expect("clone");
             std::thread::spawn(move || {
@@ -169,20 +213,41 @@ fn greetings() {
                 let (count, fds) = recv_with_fds(&socket, &mut buffer).expect("received");
                 reader.push(&buffer[..count], fds).expect("accepted");
                 let tag = reader.next_request().expect("decodes").expect("whole").tag;
-                let answer =
-                    Reply::Hello { hello, id: id.to_owned(), monitor_pid: 5, phase: Phase::Running };
-                socket.write_all(&encode_reply(&answer, tag, 0).expect("encodes")).expect("written");
+                let answer = Reply::Hello {
+                    hello,
+                    id: id.to_owned(),
+                    monitor_pid: 5,
+                    phase: Phase::Running,
+                };
+                socket
+                    .write_all(&encode_reply(&answer, tag, 0).expect("encodes"))
+                    .expect("written");
             })
         };
         let thread = answers("abc", Hello::OURS);
         let (_, peer) = Link::connect(&path, "abc").await.expect("connected");
-        assert_eq!((peer.id.as_str(), peer.monitor_pid, peer.phase), ("abc", 5, Phase::Running));
+        assert_eq!(
+            (peer.id.as_str(), peer.monitor_pid, peer.phase),
+            ("abc", 5, Phase::Running)
+        );
         join(thread).await;
         let thread = answers("other", Hello::OURS);
-        assert!(matches!(Link::connect(&path, "abc").await, Err(LinkError::OtherContainer { .. })));
+        assert!(matches!(
+            Link::connect(&path, "abc").await,
+            Err(LinkError::OtherContainer { .. })
+        ));
         join(thread).await;
-        let thread = answers("abc", Hello { newest: 200, oldest: 100 });
-        assert!(matches!(Link::connect(&path, "abc").await, Err(LinkError::Protocol(_))));
+        let thread = answers(
+            "abc",
+            Hello {
+                newest: 200,
+                oldest: 100,
+            },
+        );
+        assert!(matches!(
+            Link::connect(&path, "abc").await,
+            Err(LinkError::Protocol(_))
+        ));
         join(thread).await;
         // A second socket takes the place of the first.
         drop(crate::launch::listen(&path).expect("bound again"));

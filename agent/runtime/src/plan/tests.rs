@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::Blob;
 
 fn text() -> impl Strategy<Value = String> {
     "[^\0]{0,24}"
@@ -20,33 +21,64 @@ fn any_attrs() -> impl Strategy<Value = MountAttrs> {
 }
 
 fn any_mount(source: impl Strategy<Value = MountSource>) -> impl Strategy<Value = Mount> {
-    (path(), 0u8..4, source, any_attrs(), any_attrs(), any::<(bool, bool, bool)>(), 0u8..4, 0u8..4).prop_map(
-        |(target, kind, source, attrs, clear, (recursive, propagation_recursive, mode_of_target), propagation, create)| Mount {
-            target,
-            kind: TargetKind::from_number(kind).expect("a kind"),
-            source,
-            attrs,
-            clear,
-            recursive,
-            propagation: Propagation::from_number(propagation).expect("a propagation"),
-            propagation_recursive,
-            create: Create::from_number(create).expect("a create"),
-            mode_of_target,
-        },
+    (
+        path(),
+        0u8..4,
+        source,
+        any_attrs(),
+        any_attrs(),
+        any::<(bool, bool, bool)>(),
+        0u8..4,
+        0u8..4,
     )
+        .prop_map(
+            |(
+                target,
+                kind,
+                source,
+                attrs,
+                clear,
+                (recursive, propagation_recursive, mode_of_target),
+                propagation,
+                create,
+            )| Mount {
+                target,
+                kind: TargetKind::from_number(kind).expect("a kind"),
+                source,
+                attrs,
+                clear,
+                recursive,
+                propagation: Propagation::from_number(propagation).expect("a propagation"),
+                propagation_recursive,
+                create: Create::from_number(create).expect("a create"),
+                mode_of_target,
+            },
+        )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let new = (text(), pairs(), vec(text(), 0..3)).prop_map(|(fstype, options, flags)| MountSource::New {
-        fstype,
-        options,
-        flags,
+    let new = (text(), pairs(), vec(text(), 0..3)).prop_map(|(fstype, options, flags)| {
+        MountSource::New {
+            fstype,
+            options,
+            flags,
+        }
     });
     prop_oneof![
         any_mount(new).prop_map(Step::Mount),
-        (path(), 0u8..3, any::<[u32; 5]>()).prop_map(|(path, kind, [major, minor, mode, uid, gid])| {
-            Step::Node(Node { path, kind: NodeKind::from_number(kind).expect("a kind"), major, minor, mode, uid, gid })
-        }),
+        (path(), 0u8..3, any::<[u32; 5]>()).prop_map(
+            |(path, kind, [major, minor, mode, uid, gid])| {
+                Step::Node(Node {
+                    path,
+                    kind: NodeKind::from_number(kind).expect("a kind"),
+                    major,
+                    minor,
+                    mode,
+                    uid,
+                    gid,
+                })
+            }
+        ),
         (path(), text()).prop_map(|(path, target)| Step::Symlink { path, target }),
         (path(), any::<u32>()).prop_map(|(path, mode)| Step::MakeDir { path, mode }),
     ]
@@ -54,7 +86,13 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn any_process() -> impl Strategy<Value = Process> {
     (
-        (vec(text(), 1..5), vec(text(), 0..5), path(), any::<[u32; 3]>(), vec(any::<u32>(), 0..5)),
+        (
+            vec(text(), 1..5),
+            vec(text(), 0..5),
+            path(),
+            any::<[u32; 3]>(),
+            vec(any::<u32>(), 0..5),
+        ),
         (any::<[u64; 5]>(), any::<(bool, bool, i32)>(), text()),
         proptest::option::of((vec(any::<[u8; 8]>(), 1..20), any::<u32>())),
         vec(any::<(u32, u64, u64)>(), 0..4),
@@ -62,7 +100,11 @@ fn any_process() -> impl Strategy<Value = Process> {
         .prop_map(
             |(
                 (argv, env, cwd, [uid, gid, umask], groups),
-                ([bounding, effective, permitted, inheritable, ambient], (no_new_privs, reaper, oom_score_adj), keyring),
+                (
+                    [bounding, effective, permitted, inheritable, ambient],
+                    (no_new_privs, reaper, oom_score_adj),
+                    keyring,
+                ),
                 seccomp,
                 rlimits,
             )| Process {
@@ -73,10 +115,26 @@ fn any_process() -> impl Strategy<Value = Process> {
                 gid,
                 groups,
                 umask,
-                caps: Capabilities { bounding, effective, permitted, inheritable, ambient },
+                caps: Capabilities {
+                    bounding,
+                    effective,
+                    permitted,
+                    inheritable,
+                    ambient,
+                },
                 no_new_privs,
-                seccomp: seccomp.map(|(program, flags)| Seccomp { program: Blob(program.concat()), flags }),
-                rlimits: rlimits.into_iter().map(|(resource, soft, hard)| Rlimit { resource, soft, hard }).collect(),
+                seccomp: seccomp.map(|(program, flags)| Seccomp {
+                    program: Blob(program.concat()),
+                    flags,
+                }),
+                rlimits: rlimits
+                    .into_iter()
+                    .map(|(resource, soft, hard)| Rlimit {
+                        resource,
+                        soft,
+                        hard,
+                    })
+                    .collect(),
                 oom_score_adj,
                 keyring,
                 reaper,
@@ -87,8 +145,14 @@ fn any_process() -> impl Strategy<Value = Process> {
 fn any_log() -> impl Strategy<Value = Log> {
     prop_oneof![
         Just(Log::None),
-        (text(), any::<u64>(), 1u32..100, pairs())
-            .prop_map(|(name, max_size, max_files, attrs)| Log::JsonFile { name, max_size, max_files, attrs }),
+        (text(), any::<u64>(), 1u32..100, pairs()).prop_map(
+            |(name, max_size, max_files, attrs)| Log::JsonFile {
+                name,
+                max_size,
+                max_files,
+                attrs
+            }
+        ),
         pairs().prop_map(|fields| Log::Journal { fields }),
     ]
 }
@@ -96,12 +160,25 @@ fn any_log() -> impl Strategy<Value = Log> {
 /// A plan that passes [`Plan::check`].
 pub(crate) fn any_plan() -> impl Strategy<Value = Plan> {
     (
-        ("[0-9a-f]{64}", text(), [0u8..3, 0u8..3, 0u8..3, 0u8..3, 0u8..3], text(), text()),
-        (vec(any_step(), 0..6), vec(any_mount(Just(MountSource::Fd(FdRole::Root))), 0..4)),
+        (
+            "[0-9a-f]{64}",
+            text(),
+            [0u8..3, 0u8..3, 0u8..3, 0u8..3, 0u8..3],
+            text(),
+            text(),
+        ),
+        (
+            vec(any_step(), 0..6),
+            vec(any_mount(Just(MountSource::Fd(FdRole::Root))), 0..4),
+        ),
         vec((path(), text(), any::<bool>()), 0..3),
         (vec(path(), 0..4), vec(path(), 0..4), any::<bool>()),
         any_process(),
-        (any::<(bool, bool)>(), proptest::option::of(any::<(u16, u16)>()), any_log()),
+        (
+            any::<(bool, bool)>(),
+            proptest::option::of(any::<(u16, u16)>()),
+            any_log(),
+        ),
         any::<(i32, i64, i32)>(),
     )
         .prop_map(
@@ -114,8 +191,14 @@ pub(crate) fn any_plan() -> impl Strategy<Value = Plan> {
                 ((stdin, stdin_once), terminal, log),
                 (signal, timeout_ms, monitor_oom_score_adj),
             )| {
-                let mut fds = vec![FdRole::Root, FdRole::PayloadCgroup, FdRole::ExitRecord, FdRole::Listener];
-                let [net, pid, ipc, uts, cgroup] = namespaces.map(|number| Ns::from_number(number).expect("a namespace"));
+                let mut fds = vec![
+                    FdRole::Root,
+                    FdRole::PayloadCgroup,
+                    FdRole::ExitRecord,
+                    FdRole::Listener,
+                ];
+                let [net, pid, ipc, uts, cgroup] =
+                    namespaces.map(|number| Ns::from_number(number).expect("a namespace"));
                 for (kind, role) in [
                     (net, FdRole::NetNs),
                     (pid, FdRole::PidNs),
@@ -144,19 +227,33 @@ pub(crate) fn any_plan() -> impl Strategy<Value = Plan> {
                     id,
                     title,
                     fds,
-                    namespaces: Namespaces { net, pid, ipc, uts, cgroup },
+                    namespaces: Namespaces {
+                        net,
+                        pid,
+                        ipc,
+                        uts,
+                        cgroup,
+                    },
                     hostname,
                     domainname,
                     tree,
                     sysctls: sysctls
                         .into_iter()
-                        .map(|(path, value, optional)| Sysctl { path, value, optional })
+                        .map(|(path, value, optional)| Sysctl {
+                            path,
+                            value,
+                            optional,
+                        })
                         .collect(),
                     readonly_paths,
                     masked_paths,
                     root_readonly,
                     process,
-                    stdio: Stdio { stdin, stdin_once, terminal },
+                    stdio: Stdio {
+                        stdin,
+                        stdin_once,
+                        terminal,
+                    },
                     log,
                     stop: StopRule { signal, timeout_ms },
                     monitor_oom_score_adj,
@@ -200,8 +297,16 @@ proptest! {
 
 fn small() -> Plan {
     Plan {
-        fds: vec![FdRole::Root, FdRole::PayloadCgroup, FdRole::ExitRecord, FdRole::Listener],
-        process: Process { argv: vec!["x".to_owned()], ..Process::default() },
+        fds: vec![
+            FdRole::Root,
+            FdRole::PayloadCgroup,
+            FdRole::ExitRecord,
+            FdRole::Listener,
+        ],
+        process: Process {
+            argv: vec!["x".to_owned()],
+            ..Process::default()
+        },
         ..Plan::default()
     }
 }
@@ -222,7 +327,10 @@ fn contradictions_are_refused() {
     assert!(changed(|p| p.stdio.terminal = Some((1, 1))));
     assert!(changed(|p| p.process.argv.clear()));
     assert!(changed(|p| p.log = Log::Journal { fields: Vec::new() }));
-    assert!(changed(|p| p.process.seccomp = Some(Seccomp { program: Blob(vec![0; 9]), flags: 0 })));
+    assert!(changed(|p| p.process.seccomp = Some(Seccomp {
+        program: Blob(vec![0; 9]),
+        flags: 0
+    })));
     assert!(changed(|p| p.hostname = "a\0b".to_owned()));
 }
 

@@ -1,22 +1,41 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::exit::ExitRecord;
+use crate::plan;
 use crate::plan::tests::any_plan;
+use crate::wire::{Wire, WireError};
 
 fn any_record() -> impl Strategy<Value = ExitRecord> {
-    (any::<(i32, u32, u32, i64, i64, u64, u64, u64)>(), any::<[u8; 16]>()).prop_map(
-        |((wait_status, pid, flags, started_at, finished_at, oom_kills, cpu_usec, memory_peak), boot_id)| ExitRecord {
-            wait_status,
-            pid,
-            flags,
-            started_at,
-            finished_at,
-            oom_kills,
-            cpu_usec,
-            memory_peak,
-            boot_id,
-        },
+    (
+        any::<(i32, u32, u32, i64, i64, u64, u64, u64)>(),
+        any::<[u8; 16]>(),
     )
+        .prop_map(
+            |(
+                (
+                    wait_status,
+                    pid,
+                    flags,
+                    started_at,
+                    finished_at,
+                    oom_kills,
+                    cpu_usec,
+                    memory_peak,
+                ),
+                boot_id,
+            )| ExitRecord {
+                wait_status,
+                pid,
+                flags,
+                started_at,
+                finished_at,
+                oom_kills,
+                cpu_usec,
+                memory_peak,
+                boot_id,
+            },
+        )
 }
 
 fn any_blob() -> impl Strategy<Value = Blob> {
@@ -36,15 +55,28 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Request::Abort),
         (any::<[bool; 5]>(), any_blob(), any_blob()).prop_map(
             |([stdin, stdout, stderr, framed, hold], detach_keys, initial)| {
-                Request::Attach(Attach { stdin, stdout, stderr, framed, detach_keys, initial, hold })
+                Request::Attach(Attach {
+                    stdin,
+                    stdout,
+                    stderr,
+                    framed,
+                    detach_keys,
+                    initial,
+                    hold,
+                })
             }
         ),
         any::<u32>().prop_map(|session| Request::Proceed { session }),
         any::<(u16, u16)>().prop_map(|(rows, columns)| Request::Resize { rows, columns }),
-        (any::<i32>(), proptest::option::of(any_by())).prop_map(|(signal, by)| Request::Signal { signal, by }),
-        (any::<(i32, i64)>(), any_by())
-            .prop_map(|((signal, timeout_ms), by)| Request::Stop { signal, timeout_ms, by }),
-        any::<(i32, i64)>().prop_map(|(signal, timeout_ms)| Request::SetStop { signal, timeout_ms }),
+        (any::<i32>(), proptest::option::of(any_by()))
+            .prop_map(|(signal, by)| Request::Signal { signal, by }),
+        (any::<(i32, i64)>(), any_by()).prop_map(|((signal, timeout_ms), by)| Request::Stop {
+            signal,
+            timeout_ms,
+            by
+        }),
+        any::<(i32, i64)>()
+            .prop_map(|(signal, timeout_ms)| Request::SetStop { signal, timeout_ms }),
         Just(Request::State),
         Just(Request::Watch),
         any_blob().prop_map(Request::Exec),
@@ -58,35 +90,58 @@ fn any_phase() -> impl Strategy<Value = Phase> {
 
 fn any_reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
-        (any::<(u8, u8, u32)>(), "[0-9a-f]{64}", any_phase()).prop_map(|((newest, oldest, monitor_pid), id, phase)| {
-            Reply::Hello { hello: Hello { newest, oldest }, id, monitor_pid, phase }
-        }),
+        (any::<(u8, u8, u32)>(), "[0-9a-f]{64}", any_phase()).prop_map(
+            |((newest, oldest, monitor_pid), id, phase)| {
+                Reply::Hello {
+                    hello: Hello { newest, oldest },
+                    id,
+                    monitor_pid,
+                    phase,
+                }
+            }
+        ),
         any::<u32>().prop_map(|pid| Reply::Ready { pid }),
         any::<(u32, i64)>().prop_map(|(pid, started_at)| Reply::Started { pid, started_at }),
         (1u16..22, any::<i32>(), "[^\0]{0,40}").prop_map(|(stage, errno, message)| {
-            Reply::StartFailed(StartFailed { stage: Stage::from_number(stage).expect("a stage"), errno, message })
+            Reply::StartFailed(StartFailed {
+                stage: Stage::from_number(stage).expect("a stage"),
+                errno,
+                message,
+            })
         }),
         Just(Reply::Done),
         (any::<i32>(), "[^\0]{0,40}").prop_map(|(errno, message)| Reply::Failed { errno, message }),
-        any::<(u32, u64)>().prop_map(|(session, log_position)| Reply::Attached { session, log_position }),
+        any::<(u32, u64)>().prop_map(|(session, log_position)| Reply::Attached {
+            session,
+            log_position
+        }),
         (any::<u32>(), 0u8..3).prop_map(|(session, end)| Reply::AttachEnded {
             session,
             end: AttachEnd::from_number(end).expect("an end")
         }),
-        (any_phase(), any::<(u32, i64, i32, i64, u32, bool)>(), proptest::option::of(any_record())).prop_map(
-            |(phase, (pid, started_at, stop_signal, stop_timeout_ms, sessions, terminal), exit)| {
-                Reply::State(MonitorState {
+        (
+            any_phase(),
+            any::<(u32, i64, i32, i64, u32, bool)>(),
+            proptest::option::of(any_record())
+        )
+            .prop_map(
+                |(
                     phase,
-                    pid,
-                    started_at,
-                    stop_signal,
-                    stop_timeout_ms,
-                    sessions,
-                    terminal,
+                    (pid, started_at, stop_signal, stop_timeout_ms, sessions, terminal),
                     exit,
-                })
-            }
-        ),
+                )| {
+                    Reply::State(MonitorState {
+                        phase,
+                        pid,
+                        started_at,
+                        stop_signal,
+                        stop_timeout_ms,
+                        sessions,
+                        terminal,
+                        exit,
+                    })
+                }
+            ),
         any_record().prop_map(Reply::Exited),
     ]
 }
@@ -194,19 +249,54 @@ fn other_versions_are_named() {
     bytes[4] = 9;
     let mut reader = FrameReader::<()>::new(100);
     reader.push(&bytes, []).expect("accepts");
-    assert_eq!(reader.next_request(), Err(WireError::Version { found: 9, ours: 1 }));
-    assert_eq!(Hello { newest: 3, oldest: 1 }.common(Hello::OURS), Some(1));
-    assert_eq!(Hello { newest: 3, oldest: 2 }.common(Hello::OURS), None);
+    assert_eq!(
+        reader.next_request(),
+        Err(WireError::Version { found: 9, ours: 1 })
+    );
+    assert_eq!(
+        Hello {
+            newest: 3,
+            oldest: 1
+        }
+        .common(Hello::OURS),
+        Some(1)
+    );
+    assert_eq!(
+        Hello {
+            newest: 3,
+            oldest: 2
+        }
+        .common(Hello::OURS),
+        None
+    );
 }
 
 #[test]
 fn exec_errors_read_as_dockers() {
-    assert_eq!(exec_error("nope", true, 2), "exec: \"nope\": executable file not found in $PATH");
-    assert_eq!(exec_error("/nope", false, 2), "exec: \"/nope\": stat /nope: no such file or directory");
-    assert_eq!(exec_error("/etc", false, 13), "exec: \"/etc\": permission denied");
+    assert_eq!(
+        exec_error("nope", true, 2),
+        "exec: \"nope\": executable file not found in $PATH"
+    );
+    assert_eq!(
+        exec_error("/nope", false, 2),
+        "exec: \"/nope\": stat /nope: no such file or directory"
+    );
+    assert_eq!(
+        exec_error("/etc", false, 13),
+        "exec: \"/etc\": permission denied"
+    );
     assert_eq!(exec_error("/x", false, 8), "exec /x: exec format error");
-    assert_eq!(exec_error("/x", false, 40), "exec: \"/x\": too many levels of symbolic links");
-    let failed = |stage, errno| start_exit_code(&StartFailed { stage, errno, message: String::new() });
+    assert_eq!(
+        exec_error("/x", false, 40),
+        "exec: \"/x\": too many levels of symbolic links"
+    );
+    let failed = |stage, errno| {
+        start_exit_code(&StartFailed {
+            stage,
+            errno,
+            message: String::new(),
+        })
+    };
     assert_eq!(failed(Stage::Exec, 2), 127);
     assert_eq!(failed(Stage::Exec, 13), 126);
     assert_eq!(failed(Stage::Mount, 2), 128);

@@ -9,9 +9,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use berth_model::digest::Digest;
 use berth_sys::cred::CapSet;
 use libseccomp::error::SeccompErrno;
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
 
-use super::profile::{Action, Arg, ArchName, Filter, Op, Profile};
+use super::profile::{Action, ArchName, Arg, Filter, Op, Profile};
 use super::prologue::{self, Table};
 use super::{BUILTIN, SeccompError};
 use crate::hostfacts::HostFacts;
@@ -43,8 +45,8 @@ pub fn for_container(
     facts: &HostFacts,
     bounding: CapSet,
 ) -> Result<Option<Seccomp>, SeccompError> {
-    let security =
-        SecurityOpts::parse(&spec.security_opt).map_err(|error| SeccompError::Profile(error.to_string()))?;
+    let security = SecurityOpts::parse(&spec.security_opt)
+        .map_err(|error| SeccompError::Profile(error.to_string()))?;
     let text = match &security.seccomp {
         SeccompChoice::Unconfined => return Ok(None),
         SeccompChoice::Default if spec.privileged || !facts.seccomp => return Ok(None),
@@ -57,13 +59,21 @@ pub fn for_container(
 /// Compiles a profile for a container with this bounding set on this machine with this kernel.
 pub fn compile(text: &str, bounding: CapSet, kernel: (u32, u32)) -> Result<Seccomp, SeccompError> {
     let key = (Digest::of(text.as_bytes()), bounding.0, kernel);
-    if let Some(found) = cache().lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    if let Some(found) = cache()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&key)
+    {
         return Ok(found.clone());
     }
-    let native = ArchName::native()
-        .ok_or_else(|| SeccompError::Unsupported(format!("the architecture {}", std::env::consts::ARCH)))?;
+    let native = ArchName::native().ok_or_else(|| {
+        SeccompError::Unsupported(format!("the architecture {}", std::env::consts::ARCH))
+    })?;
     let filter = Profile::parse(text)?.evaluate(bounding, native, kernel)?;
-    let seccomp = Seccomp { program: Blob(program(&filter)?), flags: filter.flags };
+    let seccomp = Seccomp {
+        program: Blob(program(&filter)?),
+        flags: filter.flags,
+    };
     let mut cache = cache().lock().unwrap_or_else(PoisonError::into_inner);
     if cache.len() >= CACHED {
         cache.clear();
@@ -79,8 +89,16 @@ fn failed(error: impl std::fmt::Display) -> SeccompError {
 fn program(filter: &Filter) -> Result<Vec<u8>, SeccompError> {
     let mut context = ScmpFilterContext::new(to_action(filter.default)).map_err(failed)?;
     // A call by an architecture that the profile does not list cannot be judged by its number.
-    context.set_act_badarch(ScmpAction::KillProcess).map_err(failed)?;
-    if filter.rules.iter().map(|rule| rule.names.len()).sum::<usize>() >= TREE_FROM {
+    context
+        .set_act_badarch(ScmpAction::KillProcess)
+        .map_err(failed)?;
+    if filter
+        .rules
+        .iter()
+        .map(|rule| rule.names.len())
+        .sum::<usize>()
+        >= TREE_FROM
+    {
         context.set_ctl_optimize(2).map_err(failed)?;
     }
     for arch in &filter.arches {
@@ -97,7 +115,9 @@ fn program(filter: &Filter) -> Result<Vec<u8>, SeccompError> {
                         Ok(_) => {}
                         // The same rule again, by another group.
                         Err(error) if error.errno() == Some(SeccompErrno::EEXIST) => {}
-                        Err(error) => return Err(SeccompError::Compile(format!("rule for {name}: {error}"))),
+                        Err(error) => {
+                            return Err(SeccompError::Compile(format!("rule for {name}: {error}")));
+                        }
                     }
                 }
                 Ok(_) => {}
@@ -117,7 +137,9 @@ fn program(filter: &Filter) -> Result<Vec<u8>, SeccompError> {
     let mut bytes = prologue::program(&tables(filter, &newer));
     bytes.extend(export(&context)?);
     if bytes.len() / 8 > MAX_INSTRUCTIONS {
-        return Err(SeccompError::Compile(format!("it needs more than {MAX_INSTRUCTIONS} instructions")));
+        return Err(SeccompError::Compile(format!(
+            "it needs more than {MAX_INSTRUCTIONS} instructions"
+        )));
     }
     Ok(bytes)
 }
@@ -128,7 +150,9 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
     context.export_bpf(fd.as_fd()).map_err(failed)?;
     let mut file = std::fs::File::from(fd);
     let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).map_err(failed)?;
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .map_err(failed)?;
     if bytes.is_empty() || bytes.len() % 8 != 0 {
         return Err(failed("libseccomp wrote no whole program"));
     }
@@ -139,16 +163,24 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, SeccompError> {
 fn tables(filter: &Filter, newer: &[(&str, Action)]) -> Vec<Table> {
     let mut tables = Vec::new();
     for arch in &filter.arches {
-        let Some(audit) = audit_arch(*arch) else { continue };
+        let Some(audit) = audit_arch(*arch) else {
+            continue;
+        };
         let own = match arch {
             ArchName::X86_64 => prologue::Arch::X86_64,
             ArchName::Riscv64 => prologue::Arch::Riscv64,
             _ => prologue::Arch::Other,
         };
-        let bit = if *arch == ArchName::X32 { prologue::X32_BIT } else { 0 };
+        let bit = if *arch == ArchName::X32 {
+            prologue::X32_BIT
+        } else {
+            0
+        };
         let calls = newer
             .iter()
-            .filter_map(|(name, action)| Some((prologue::number(name, own)? | bit, action.returned())))
+            .filter_map(|(name, action)| {
+                Some((prologue::number(name, own)? | bit, action.returned()))
+            })
             .collect();
         let scmp = to_arch(*arch);
         let number = |name: &String| {
@@ -157,14 +189,20 @@ fn tables(filter: &Filter, newer: &[(&str, Action)]) -> Vec<Table> {
             known.or_else(|| prologue::number(name, own).map(|number| number | bit))
         };
         // A profile that lets everything through unless named does not mean to refuse what is new.
-        let newest = (!filter.default.permits()).then(|| filter.known.iter().filter_map(number).max());
+        let newest =
+            (!filter.default.permits()).then(|| filter.known.iter().filter_map(number).max());
         let x32 = match arch {
             ArchName::X32 => Some(true),
             // Without x32 its numbers are libseccomp's to refuse; they are above every limit of ours.
             ArchName::X86_64 => Some(false),
             _ => None,
         };
-        tables.push(Table { arch: audit, x32, calls, newest: newest.flatten() });
+        tables.push(Table {
+            arch: audit,
+            x32,
+            calls,
+            newest: newest.flatten(),
+        });
     }
     tables
 }

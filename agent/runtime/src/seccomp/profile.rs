@@ -303,15 +303,24 @@ impl Profile {
         if notifies(self.default_action) {
             return Err(SeccompError::Unsupported("SCMP_ACT_NOTIFY".to_owned()));
         }
-        if self.flags.iter().flatten().any(|flag| *flag == FlagName::WaitKillableRecv) {
+        if self
+            .flags
+            .iter()
+            .flatten()
+            .any(|flag| *flag == FlagName::WaitKillableRecv)
+        {
             // Only has a meaning with a listener; the kernel refuses it without one.
-            return Err(SeccompError::Unsupported("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".to_owned()));
+            return Err(SeccompError::Unsupported(
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".to_owned(),
+            ));
         }
         for group in self.syscalls.iter().flatten() {
             let names = group.names.as_deref().unwrap_or_default();
             match &group.name {
                 Some(_) if !names.is_empty() => {
-                    return wrong("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'");
+                    return wrong(
+                        "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
+                    );
                 }
                 None if names.is_empty() => return wrong("a rule names no system call"),
                 Some(_) | None => {}
@@ -347,8 +356,12 @@ impl Profile {
         let mut rules = Vec::new();
         let mut known = BTreeSet::new();
         for group in self.syscalls.iter().flatten() {
-            let names: Vec<String> =
-                group.name.iter().chain(group.names.iter().flatten()).cloned().collect();
+            let names: Vec<String> = group
+                .name
+                .iter()
+                .chain(group.names.iter().flatten())
+                .cloned()
+                .collect();
             known.extend(names.iter().cloned());
             if !group.holds(bounding, native, kernel)? {
                 continue;
@@ -358,13 +371,25 @@ impl Profile {
             let indices: BTreeSet<_> = args.iter().map(|arg| arg.index).collect();
             if indices.len() < args.len() {
                 // As runc reads it: conditions on one argument are alternatives, each its own rule.
-                rules.extend(args.iter().map(|arg| Rule { names: names.clone(), action, args: vec![*arg] }));
+                rules.extend(args.iter().map(|arg| Rule {
+                    names: names.clone(),
+                    action,
+                    args: vec![*arg],
+                }));
             } else {
-                rules.push(Rule { names, action, args });
+                rules.push(Rule {
+                    names,
+                    action,
+                    args,
+                });
             }
         }
         let mut arches = vec![native];
-        let mapped = self.arch_map.iter().flatten().filter(|map| map.architecture == native);
+        let mapped = self
+            .arch_map
+            .iter()
+            .flatten()
+            .filter(|map| map.architecture == native);
         let mapped = mapped.flat_map(|map| map.sub_architectures.iter().flatten());
         for arch in self.architectures.iter().flatten().chain(mapped) {
             if !arches.contains(arch) {
@@ -381,14 +406,27 @@ impl Profile {
                 }
         });
         let default = action(self.default_action, self.default_errno_ret);
-        Ok(Filter { default, arches, rules, known, flags })
+        Ok(Filter {
+            default,
+            arches,
+            rules,
+            known,
+            flags,
+        })
     }
 }
 
 impl Group {
-    fn holds(&self, bounding: CapSet, native: ArchName, kernel: (u32, u32)) -> Result<bool, SeccompError> {
+    fn holds(
+        &self,
+        bounding: CapSet,
+        native: ArchName,
+        kernel: (u32, u32),
+    ) -> Result<bool, SeccompError> {
         let arch_listed = |list: &Option<Vec<String>>| {
-            list.iter().flatten().any(|name| name == native.condition_name())
+            list.iter()
+                .flatten()
+                .any(|name| name == native.condition_name())
         };
         if let Some(includes) = &self.includes {
             for cap in includes.caps.iter().flatten() {
@@ -396,13 +434,18 @@ impl Group {
                     return Ok(false);
                 }
             }
-            if includes.arches.as_ref().is_some_and(|list| !list.is_empty()) && !arch_listed(&includes.arches) {
+            if includes
+                .arches
+                .as_ref()
+                .is_some_and(|list| !list.is_empty())
+                && !arch_listed(&includes.arches)
+            {
                 return Ok(false);
             }
-            if let Some(version) = &includes.min_kernel {
-                if kernel < kernel_version(version)? {
-                    return Ok(false);
-                }
+            if let Some(version) = &includes.min_kernel
+                && kernel < kernel_version(version)?
+            {
+                return Ok(false);
             }
         }
         if let Some(excludes) = &self.excludes {
@@ -414,10 +457,10 @@ impl Group {
             if arch_listed(&excludes.arches) {
                 return Ok(false);
             }
-            if let Some(version) = &excludes.min_kernel {
-                if kernel >= kernel_version(version)? {
-                    return Ok(false);
-                }
+            if let Some(version) = &excludes.min_kernel
+                && kernel >= kernel_version(version)?
+            {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -443,7 +486,9 @@ fn action(name: ActionName, number: Option<u16>) -> Action {
 /// A capability that this program has no name for is held by nobody.
 fn capability(name: &str) -> Result<CapSet, SeccompError> {
     if !name.starts_with("CAP_") {
-        return Err(SeccompError::Profile(format!("unknown capability {name:?}")));
+        return Err(SeccompError::Profile(format!(
+            "unknown capability {name:?}"
+        )));
     }
     Ok(CapSet::parse(name).unwrap_or(CapSet::of(63)))
 }
@@ -455,7 +500,9 @@ fn kernel_version(text: &str) -> Result<(u32, u32), SeccompError> {
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
     parse().ok_or_else(|| {
-        SeccompError::Profile(format!("invalid kernel version: {text:?}, expected \"<kernel>.<major>\""))
+        SeccompError::Profile(format!(
+            "invalid kernel version: {text:?}, expected \"<kernel>.<major>\""
+        ))
     })
 }
 

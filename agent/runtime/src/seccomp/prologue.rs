@@ -43,7 +43,10 @@ pub(super) const X32_BIT: u32 = 0x4000_0000;
 
 /// The number of a call that libseccomp does not know.
 pub(super) fn number(name: &str, arch: Arch) -> Option<u32> {
-    let common = COMMON.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    let common = COMMON
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number);
     match (common, name, arch) {
         (Some(number), _, _) => Some(number),
         (None, "uretprobe", Arch::X86_64) => Some(335),

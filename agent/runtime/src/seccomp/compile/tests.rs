@@ -160,7 +160,9 @@ fn what_the_setup_needs_after_the_filter_is_allowed() {
     // Without no_new_privs the filter comes before the drop of rights (A.2), with any bounding set.
     let program = builtin(CapSet::EMPTY);
     // read write close fcntl chdir getcwd setgroups setresuid setresgid capget capset prctl execve execveat faccessat2 close_range openat
-    for number in [0, 1, 3, 72, 80, 79, 116, 117, 119, 125, 126, 157, 59, 322, 439, 436, 257] {
+    for number in [
+        0, 1, 3, 72, 80, 79, 116, 117, 119, 125, 126, 157, 59, 322, 439, 436, 257,
+    ] {
         assert_eq!(call(&program, number, &[]), ALLOW, "{number}");
     }
 }
@@ -185,13 +187,19 @@ fn custom_profiles() {
     let allow = r#"{"defaultAction":"SCMP_ACT_KILL_PROCESS","architectures":["SCMP_ARCH_X86_64"],
         "syscalls":[{"names":["read","no_such_call"],"action":"SCMP_ACT_LOG"}]}"#;
     assert_eq!(run_one(allow, 0).0, Action::Log.returned());
-    let program = compile(allow, CapSet::EMPTY, (6, 1)).expect("compiles").program.0;
+    let program = compile(allow, CapSet::EMPTY, (6, 1))
+        .expect("compiles")
+        .program
+        .0;
     assert_eq!(run(&program, I386, 3, [0; 6]), KILL);
     assert_eq!(call(&program, 0x4000_0000, &[]), KILL);
     // A condition on a call that this libseccomp does not know cannot be compiled, and is not dropped.
     let newer = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["file_setattr"],
         "action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
-    assert!(matches!(compile(newer, CapSet::EMPTY, (6, 1)), Err(SeccompError::Unsupported(_))));
+    assert!(matches!(
+        compile(newer, CapSet::EMPTY, (6, 1)),
+        Err(SeccompError::Unsupported(_))
+    ));
 }
 
 #[test]
@@ -199,15 +207,27 @@ fn choices() {
     let facts = HostFacts::sample();
     let choose = |options: &[&str], privileged: bool| {
         let security_opt = options.iter().map(|s| (*s).to_owned()).collect();
-        let spec = RunSpec { security_opt, privileged, ..RunSpec::default() };
-        for_container(&spec, &facts, crate::caps::DEFAULT).expect("valid").is_some()
+        let spec = RunSpec {
+            security_opt,
+            privileged,
+            ..RunSpec::default()
+        };
+        for_container(&spec, &facts, crate::caps::DEFAULT)
+            .expect("valid")
+            .is_some()
     };
     assert!(choose(&[], false));
     assert!(!choose(&[], true));
     assert!(choose(&["seccomp=builtin"], true));
     assert!(!choose(&["seccomp=unconfined"], false));
-    assert!(choose(&[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#], true));
-    let spec = RunSpec { security_opt: vec!["seccomp={".to_owned()], ..RunSpec::default() };
+    assert!(choose(
+        &[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#],
+        true
+    ));
+    let spec = RunSpec {
+        security_opt: vec!["seccomp={".to_owned()],
+        ..RunSpec::default()
+    };
     assert!(for_container(&spec, &facts, crate::caps::DEFAULT).is_err());
 }
 
