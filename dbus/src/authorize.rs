@@ -2,14 +2,14 @@
 //! here. Root may; everyone else is polkit's to judge, by the sender's bus name. One question per
 //! call, with what will really be done in the details; nothing is remembered.
 
-use berth_engine::{ContainerSpec, HostSpec};
-use berth_systemd::polkit::{Authority, Decision, Subject};
 use zbus::Connection;
 use zbus::message::{Flags, Header};
 
 use crate::calls::{Calls, Key};
 use crate::error::{BusError, Result, Verb};
 use crate::view::View;
+use berth_engine::{ContainerSpec, HostSpec};
+use berth_systemd::polkit::{Authority, Decision, Subject};
 
 /// The polkit actions. Their defaults are in `org.berth.Agent1.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

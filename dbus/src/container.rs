@@ -4,8 +4,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use berth_api::ApiVersion;
-use berth_engine::{RemoveOptions, StopOptions, WaitCondition};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, interface};
@@ -17,6 +15,8 @@ use crate::shared::{Shared, Slot};
 use crate::subscribers::until_gone;
 use crate::view::clamped;
 use crate::{job, paths};
+use berth_api::ApiVersion;
+use berth_engine::{RemoveOptions, StopOptions, WaitCondition};
 
 /// The object of one container.
 pub(crate) struct ContainerObject {

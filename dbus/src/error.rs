@@ -1,8 +1,9 @@
 //! Error names on the bus, in one table. A client acts on the name; the text is one line for people.
 
-use berth_engine::{Error, Kind, Subject};
 use zbus::names::ErrorName;
 use zbus::{DBusError, Message, message};
+
+use berth_engine::{Error, Kind, Subject};
 
 /// What a caller is doing: the same kind of error has another name for another verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

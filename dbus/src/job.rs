@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use berth_model::time::Timestamp;
 use tokio::sync::watch;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, Variant, interface};
@@ -19,6 +18,7 @@ use crate::manager::ManagerObject;
 use crate::shared::{Shared, count};
 use crate::view::micros;
 use crate::{ROOT, paths};
+use berth_model::time::Timestamp;
 
 /// Jobs at a time. A caller waits for its own, so many are a mistake or an attack.
 const MAX_JOBS: usize = 1024;

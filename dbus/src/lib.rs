@@ -28,10 +28,10 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_engine::Engine;
 use tokio::task::JoinHandle;
 
 use crate::shared::{Link, Shared, Stage};
+use berth_engine::Engine;
 
 /// The well-known name, and the prefix of every interface.
 pub const BUS_NAME: &str = "org.berth.Agent1";

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use berth_api::ApiVersion;
-use berth_systemd::polkit::Decision;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, interface};
@@ -15,6 +13,8 @@ use crate::options::{Dictionary, Options};
 use crate::paths;
 use crate::shared::{Shared, Slot};
 use crate::view::View;
+use berth_api::ApiVersion;
+use berth_systemd::polkit::Decision;
 
 /// What this version of the interface serves, for clients that look before they call.
 const FEATURES: [&str; 3] = ["containers", "jobs", "events"];
@@ -38,12 +38,14 @@ impl ManagerObject {
         self.shared.upgrade().ok_or_else(BusError::leaving)
     }
 
-    fn find(&self, is_it: impl Fn(&View) -> bool) -> Option<OwnedObjectPath> {
-        let mut slots = self.shared.upgrade()?.slots().into_iter();
-        slots.find_map(|slot| {
-            let view = slot.view();
-            is_it(&view).then(|| paths::container(&view.id))
-        })
+    /// The container that fits, with a second look when what has just happened is told.
+    async fn search(&self, fits: impl Fn(&View) -> bool) -> Result<Option<OwnedObjectPath>> {
+        let shared = self.shared()?;
+        if let Some(found) = find(&shared, &fits) {
+            return Ok(Some(found));
+        }
+        shared.told().await;
+        Ok(find(&shared, &fits))
     }
 
     fn slot_at(&self, path: &ObjectPath<'_>) -> Option<Arc<Slot>> {
@@ -55,27 +57,31 @@ impl ManagerObject {
 impl ManagerObject {
     /// By name, id, or the beginning of an id that only one has.
     #[zbus(out_args("container"))]
-    fn get_container(&self, name_or_id: &str) -> Result<OwnedObjectPath> {
-        let id = self.shared()?.engine.container_resolve(name_or_id);
+    async fn get_container(&self, name_or_id: &str) -> Result<OwnedObjectPath> {
+        let shared = self.shared()?;
+        let id = shared.engine.container_resolve(name_or_id);
         let id = id.map_err(|error| BusError::from_engine(&error, Verb::Look))?;
+        if shared.slot(&id).is_none() {
+            // Made a moment ago: its object is there before its path is told.
+            shared.told().await;
+        }
         Ok(paths::container(&id))
     }
 
     #[zbus(out_args("container"))]
-    fn get_container_by_unit(&self, unit: &str) -> Result<OwnedObjectPath> {
-        let found = (!unit.is_empty())
-            .then(|| self.find(|view| view.unit == unit))
-            .flatten();
+    async fn get_container_by_unit(&self, unit: &str) -> Result<OwnedObjectPath> {
+        let found = self.search(|view| !unit.is_empty() && view.unit == unit);
+        let found = found.await?;
         found.ok_or_else(|| BusError::no_such_container(format!("unit {unit}")))
     }
 
     /// The container that a process of the host belongs to.
     #[zbus(name = "GetContainerByPID", out_args("container"))]
-    fn get_container_by_pid(&self, pid: u32) -> Result<OwnedObjectPath> {
-        let gone = |_| BusError::no_such_container(format!("process {pid}"));
-        let group = berth_sys::proc::cgroup_of(pid).map_err(gone)?;
-        self.find(|view| contains(&view.control_group, &group))
-            .ok_or_else(|| BusError::no_such_container(format!("process {pid}")))
+    async fn get_container_by_pid(&self, pid: u32) -> Result<OwnedObjectPath> {
+        let none = || BusError::no_such_container(format!("process {pid}"));
+        let group = berth_sys::proc::cgroup_of(pid).map_err(|_| none())?;
+        let found = self.search(|view| contains(&view.control_group, &group));
+        found.await?.ok_or_else(none)
     }
 
     /// Filter: `all` b (true), `state` as, `name` as (any of them).
@@ -274,6 +280,14 @@ impl ManagerObject {
         object: OwnedObjectPath,
         attributes: HashMap<String, String>,
     ) -> zbus::Result<()>;
+}
+
+fn find(shared: &Shared, fits: impl Fn(&View) -> bool) -> Option<OwnedObjectPath> {
+    let views = shared.slots().into_iter().map(|slot| slot.view());
+    views
+        .filter(|view| fits(view))
+        .map(|view| paths::container(&view.id))
+        .next()
 }
 
 fn row(view: &View) -> Row {

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use berth_engine::{Change, Kind, ListOptions};
 use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant, fdo};
@@ -15,6 +14,7 @@ use crate::manager::ManagerObject;
 use crate::shared::{Shared, Slot};
 use crate::view::{View, clamped, micros};
 use crate::{ROOT, paths};
+use berth_engine::{Change, Kind, ListOptions};
 
 type Properties = Vec<(&'static str, Variant<'static>)>;
 
@@ -62,7 +62,7 @@ pub(crate) async fn apply(shared: &Arc<Shared>, connection: &Connection, changes
             let properties = refresh(shared, connection, id).await;
             changed.insert(id.clone(), properties);
         }
-        tell(connection, change).await;
+        tell(shared, connection, change).await;
     }
     for (id, properties) in changed {
         tell_properties(connection, &id, properties).await;
@@ -125,7 +125,7 @@ async fn drop_one(shared: &Arc<Shared>, connection: &Connection, id: &str) {
 }
 
 /// The signals of a container's own.
-async fn tell(connection: &Connection, change: &Change) {
+async fn tell(shared: &Shared, connection: &Connection, change: &Change) {
     let (id, told) = match change {
         Change::State {
             id,
@@ -148,7 +148,13 @@ async fn tell(connection: &Connection, change: &Change) {
             oom_killed,
             finished_at,
         } => {
-            let reason = if *oom_killed { "oom" } else { "exited" };
+            // What the properties say, unless it has been started again since.
+            let known = shared.slot(id).map_or("", |slot| slot.view().exit_reason);
+            let reason = match (oom_killed, known) {
+                (true, _) => "oom",
+                (false, "") => "exited",
+                (false, known) => known,
+            };
             let told = match emitter(connection, &paths::container(id)) {
                 Ok(emitter) => {
                     let (code, at) = (clamped(*exit_code), micros(*finished_at));

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_engine::Change;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -16,6 +15,7 @@ use crate::objects::Objects;
 use crate::shared::{Barrier, Link, Shared, Stage};
 use crate::transport::{self, Gate, Stream};
 use crate::{BUS_NAME, ROOT, job, mirror};
+use berth_engine::Change;
 
 /// First and longest pause between attempts. The first attempt after a loss is made at once: the
 /// bus's socket starts the bus again.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use berth_engine::Engine;
 use tokio::sync::{mpsc, oneshot, watch};
 use zbus::Connection;
 
@@ -12,6 +11,7 @@ use crate::calls::Calls;
 use crate::job::Jobs;
 use crate::subscribers::Subscribers;
 use crate::view::View;
+use berth_engine::Engine;
 
 /// How far the face is from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_engine::{Event, EventOptions};
 use futures_util::StreamExt;
 use tokio::task::AbortHandle;
 use zbus::names::BusName;
@@ -17,6 +16,7 @@ use crate::manager::ManagerObject;
 use crate::shared::Shared;
 use crate::view::micros;
 use crate::{ROOT, paths};
+use berth_engine::{Event, EventOptions};
 
 /// Each costs an event stream.
 const MAX_SUBSCRIBERS: usize = 64;

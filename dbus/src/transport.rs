@@ -22,9 +22,8 @@ use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
 use zbus::{Address, Message, message};
 
-use berth_sys::inotify::DirWatch;
-
 use crate::calls::Calls;
+use berth_sys::inotify::DirWatch;
 
 /// Whether signals may leave.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +69,12 @@ pub(crate) async fn appears(address: &Address) -> io::Result<()> {
     let mut parents = path.ancestors().skip(1);
     let nearest = parents.find(|parent| parent.is_dir());
     let nearest = nearest.ok_or_else(|| unusable(address))?;
-    let watch = AsyncFd::with_interest(DirWatch::new(nearest)?, Interest::READABLE)?;
+    let watch = OwnedFd::from(DirWatch::new(nearest)?);
+    #[allow(
+        deprecated,
+        reason = "the successor is an unsafe function; an OwnedFd keeps its number while it lives"
+    )]
+    let watch = AsyncFd::with_interest(watch, Interest::READABLE)?;
     // What was made before the watch began is found by a look.
     let next = path
         .strip_prefix(nearest)

@@ -1,9 +1,10 @@
 //! What everybody may see of a container: the properties of its object. Made from the engine's copy,
 //! compared with the one before, and the differences are what `PropertiesChanged` tells.
 
+use zbus::Variant;
+
 use berth_engine::{Container, Status};
 use berth_model::time::Timestamp;
-use zbus::Variant;
 
 /// The public side of one container. Field for field the properties of `…Container`.
 #[derive(Debug, Clone, PartialEq, Eq)]

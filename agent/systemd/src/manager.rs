@@ -1,5 +1,5 @@
-//! The client of the service manager: starts a scope and makes sure that it is one, changes and
-//! stops units, lists ours. It survives restarts of the bus and re-executions of PID 1 by itself.
+//! The client of the service manager: starts scopes (`start`), changes and stops units, lists ours.
+//! It survives restarts of the bus and re-executions of PID 1 by itself.
 //!
 //! Nothing here decides what a scope looks like (`scope`) or whether a container runs: a unit that
 //! is gone is an answer, not an error to hide.
@@ -15,10 +15,12 @@ use zbus::{Message, OwnedObjectPath, OwnedVariant, Variant};
 use crate::bus::{self, JobRemoved, Link, SYSTEMD};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::scope::{self, Property, ScopeSettings, ScopeStarted};
+use crate::scope::{self, ScopeSettings};
 
-/// A start takes about two milliseconds; runc learnt that one second is too short on busy hosts.
-const START_LIMIT: Duration = Duration::from_secs(30);
+mod start;
+
+/// How long the end of a stop job is waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a manager that went away (re-execution, bus restart) is waited for.
 const RETURN_LIMIT: Duration = Duration::from_secs(5);
@@ -77,20 +79,10 @@ type UnitRow = (
     OwnedObjectPath,
 );
 
-/// How one attempt to start a scope ended.
-enum Attempt {
-    /// The job is done.
-    Done,
-    /// Try again with what was learnt.
-    Again,
-    /// The manager went away in between: the unit may exist or not.
-    Lost(String),
-}
-
 impl Manager {
     /// Connects to the system bus, or to the manager's private socket when there is none.
     pub async fn connect() -> Result<Manager> {
-        let manager = Self::new(None, control_group_of);
+        let manager = Self::new(None, start::control_group_of);
         manager.link().await?;
         Ok(manager)
     }
@@ -102,130 +94,6 @@ impl Manager {
                 unknown: Mutex::new(BTreeSet::new()),
                 locate,
             }),
-        }
-    }
-
-    /// Puts process `pid` into a new scope and checks that it is there.
-    ///
-    /// On an error the process may be anywhere: the caller ends it.
-    pub async fn start_scope(
-        &self,
-        unit: &str,
-        pid: u32,
-        settings: &ScopeSettings,
-    ) -> Result<ScopeStarted> {
-        check_name(unit)?;
-        let work = self.start_until_known(unit, pid, settings);
-        match tokio::time::timeout(START_LIMIT, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Timeout {
-                unit: unit.to_owned(),
-                seconds: START_LIMIT.as_secs(),
-            }),
-        }
-    }
-
-    async fn start_until_known(
-        &self,
-        unit: &str,
-        pid: u32,
-        settings: &ScopeSettings,
-    ) -> Result<ScopeStarted> {
-        let mut was_lost = false;
-        let mut was_reset = false;
-        let mut learnt = 0;
-        loop {
-            let (properties, discarded) = settings.properties(pid, |name| self.is_unknown(name));
-            let link = self.link().await?;
-            let attempt = match self.attempt(&link, unit, pid, &properties).await {
-                Err(Error::UnitExists { .. }) if !was_reset => {
-                    // A failed unit of an earlier start keeps its name until it is reset.
-                    was_reset = true;
-                    self.reset_failed(unit).await?;
-                    continue;
-                }
-                other => other?,
-            };
-            match attempt {
-                Attempt::Done => {}
-                Attempt::Again if learnt < MAX_UNKNOWN => {
-                    learnt += 1;
-                    continue;
-                }
-                Attempt::Again => {
-                    return Err(Error::MissingProperty {
-                        unit: unit.to_owned(),
-                        property: "(too many)".to_owned(),
-                    });
-                }
-                Attempt::Lost(error) => {
-                    tracing::info!(unit, error, "the service manager went away during a start");
-                    link.wait_for_manager(RETURN_LIMIT).await;
-                    let there = is_inside(&(self.inner.locate)(pid)?, unit);
-                    if !there && !was_lost {
-                        was_lost = true;
-                        continue;
-                    }
-                }
-            }
-            return verified(unit, pid, (self.inner.locate)(pid)?, discarded);
-        }
-    }
-
-    /// One `StartTransientUnit`, and its job to the end.
-    async fn attempt(
-        &self,
-        link: &Link,
-        unit: &str,
-        pid: u32,
-        properties: &[Property],
-    ) -> Result<Attempt> {
-        const CALL: &str = "StartTransientUnit";
-        let auxiliary: &[(&str, &[Property])] = &[];
-        // Before the call: the job may end before its path has been read.
-        let mut jobs = link.jobs();
-        let reply = match link
-            .call(CALL, &(unit, "fail", properties, auxiliary))
-            .await
-        {
-            Ok(reply) => reply,
-            Err(error) if bus::is_away(&error) => return Ok(Attempt::Lost(error.to_string())),
-            Err(error) => return self.judge(unit, pid, error),
-        };
-        let job = job_path(CALL, &reply)?;
-        let manager = reply.header().sender().map(|name| name.to_owned());
-        match job_end(link, &mut jobs, &job, manager).await {
-            Some(result) if result == "done" => Ok(Attempt::Done),
-            Some(result) => Err(Error::JobFailed {
-                unit: unit.to_owned(),
-                result,
-            }),
-            None => Ok(Attempt::Lost(
-                "the connection ended before the job".to_owned(),
-            )),
-        }
-    }
-
-    /// What a refusal means.
-    fn judge(&self, unit: &str, pid: u32, error: zbus::Error) -> Result<Attempt> {
-        let unit = unit.to_owned();
-        let Some((name, text)) = bus::name_and_text(&error) else {
-            return Err(refused("StartTransientUnit", &unit, error));
-        };
-        match name.as_str() {
-            "org.freedesktop.systemd1.UnitExists" => Err(Error::UnitExists { unit }),
-            "org.freedesktop.DBus.Error.UnixProcessIdUnknown"
-            | "org.freedesktop.systemd1.NoSuchProcess" => Err(Error::ProcessGone { unit, pid }),
-            "org.freedesktop.DBus.Error.PropertyReadOnly"
-            | "org.freedesktop.DBus.Error.UnknownProperty" => match refused_property(&text) {
-                Some(property) if scope::is_required(property) => Err(Error::MissingProperty {
-                    unit,
-                    property: property.to_owned(),
-                }),
-                Some(property) if self.learn(property) => Ok(Attempt::Again),
-                _ => Err(refused("StartTransientUnit", &unit, error)),
-            },
-            _ => Err(refused("StartTransientUnit", &unit, error)),
         }
     }
 
@@ -282,11 +150,11 @@ impl Manager {
         let job = job_path(CALL, &reply)?;
         let manager = reply.header().sender().map(|name| name.to_owned());
         let end = job_end(&link, &mut jobs, &job, manager);
-        match tokio::time::timeout(START_LIMIT, end).await {
+        match tokio::time::timeout(STOP_LIMIT, end).await {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::Timeout {
                 unit: unit.to_owned(),
-                seconds: START_LIMIT.as_secs(),
+                seconds: STOP_LIMIT.as_secs(),
             }),
         }
     }
@@ -474,56 +342,6 @@ async fn job_end(
             return Some(removed.result);
         }
     }
-}
-
-/// `done` is not enough: another caller may have taken the process into its own unit, and limits
-/// would then hold for a stranger.
-fn verified(
-    unit: &str,
-    pid: u32,
-    control_group: String,
-    discarded: Vec<String>,
-) -> Result<ScopeStarted> {
-    if control_group.is_empty() {
-        return Err(Error::ProcessGone {
-            unit: unit.to_owned(),
-            pid,
-        });
-    }
-    if !is_inside(&control_group, unit) {
-        return Err(Error::ScopeMismatch {
-            unit: unit.to_owned(),
-            pid,
-            seen: control_group,
-        });
-    }
-    Ok(ScopeStarted {
-        control_group,
-        discarded,
-    })
-}
-
-/// A process's cgroup below the unified hierarchy's root; empty when the process is gone.
-fn control_group_of(pid: u32) -> Result<String> {
-    match berth_sys::proc::cgroup_of(pid) {
-        Ok(path) => Ok(path),
-        Err(error) if is_gone(&error) => Ok(String::new()),
-        Err(error) => Err(Error::Local {
-            what: format!("cannot read the control group of process {pid}"),
-            source: error,
-        }),
-    }
-}
-
-/// ENOENT before, ESRCH after the file was opened.
-fn is_gone(error: &std::io::Error) -> bool {
-    const ESRCH: i32 = 3;
-    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
-}
-
-/// Whether a cgroup is a unit's own: the last part of the path is the unit's name.
-fn is_inside(control_group: &str, unit: &str) -> bool {
-    control_group.rsplit('/').next() == Some(unit)
 }
 
 /// The property in `Cannot set property X, or unknown property.`

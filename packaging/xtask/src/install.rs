@@ -57,6 +57,7 @@ fn data_files(root: &Path) -> Result<Vec<File>> {
         "units/tmpfiles.d",
         "units/preset",
         "dbus",
+        "dbus/interfaces",
     ] {
         for entry in sorted(&root.join(folder))? {
             if let Some(to) = place(folder, &entry) {
@@ -92,6 +93,7 @@ fn place(folder: &str, file: &Path) -> Option<PathBuf> {
         ("dbus", "service") => "share/dbus-1/system-services",
         ("dbus", "policy") => "share/polkit-1/actions",
         ("dbus", "rules") => "share/polkit-1/rules.d",
+        ("dbus/interfaces", "xml") => "share/dbus-1/interfaces",
         _ => return None,
     };
     Some(Path::new(directory).join(name))

@@ -7,6 +7,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Guid, interface};
 
 use super::*;
+use crate::scope::ScopeStarted;
 
 /// What the next calls get to hear.
 #[derive(Debug, Clone, Default)]
