@@ -130,6 +130,11 @@ impl PieceWriter {
         })
     }
 
+    /// Whether the client is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Ends the body: whole after `Ok`, visibly cut after an error.
     pub(crate) fn finish(mut self, outcome: Result<(), String>) {
         let outcome = outcome.and_then(|()| self.flush().map_err(|e| e.to_string()));

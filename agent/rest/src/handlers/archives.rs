@@ -40,7 +40,10 @@ async fn save_names(call: Call, names: Vec<String>) -> Outcome {
     tokio::task::spawn_blocking(move || {
         let _held = (slot, busy);
         let outcome = plan.write_to(&mut writer);
-        if let Err(error) = &outcome {
+        // A client that leaves is its own affair.
+        if let Err(error) = &outcome
+            && !writer.is_abandoned()
+        {
             tracing::warn!(error = error.full_message(), "saving images ended early");
         }
         writer.finish(outcome.map_err(|error| error.full_message()));

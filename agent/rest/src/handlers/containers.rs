@@ -12,7 +12,6 @@ use berth_model::time::Timestamp;
 
 use super::json;
 use crate::call::{Call, Outcome};
-use crate::error::Error;
 use crate::reply::{JSON, Reply};
 
 /// From this version on, the head of a `wait` comes at once and the body when the wait is over.
@@ -64,8 +63,16 @@ pub(crate) async fn top(call: Call) -> Outcome {
 
 pub(crate) async fn start(mut call: Call) -> Outcome {
     let body = call.whole_body().await?;
-    if starting::body(call.content_type(), &body, call.version)?.is_some() {
-        return Err(Error::unsupported("host settings at start are not supported by this version of berth: give them at create").into());
+    let settings = starting::body(call.content_type(), &body, call.version)?;
+    if let Some(settings) = settings {
+        call.engine
+            .container_set_host(
+                &call.name,
+                settings.host,
+                settings.volumes,
+                settings.unsupported,
+            )
+            .await?;
     }
     let keys = query::start_detach_keys(&call.query)?;
     call.engine.container_start(&call.name, keys).await?;
