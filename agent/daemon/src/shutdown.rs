@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
+use berth_engine::Engine;
 use berth_rest::Face;
 use berth_systemd::notify;
 
@@ -54,7 +55,7 @@ pub(crate) async fn live(
                         end(running).await;
                         return ExitCode::SUCCESS;
                     }
-                    Next::Reload => reload(flags, log).await,
+                    Next::Reload => reload(flags, log, &running.engine).await,
                 },
                 () = tick(&mut watchdog) => tell::watchdog().await,
                 () = tick(&mut held) => tell::extend(HELD_BY).await,
@@ -128,8 +129,10 @@ async fn end(mut running: Running) {
 }
 
 /// SIGHUP. What can change in a running agent changes; the rest is for the next start.
-async fn reload(flags: &Flags, log: &logging::Control) {
+async fn reload(flags: &Flags, log: &logging::Control, engine: &Engine) {
     tell::reloading().await;
+    // Also how another program that rewrote the host's firewall lets us put our rules back.
+    engine.reload().await;
     let status = match flags.load() {
         Ok(settings) => {
             log.set(settings.log_level);

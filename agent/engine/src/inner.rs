@@ -179,6 +179,14 @@ impl Inner {
         let _ = self.changes.send(change);
     }
 
+    /// Whether any container is on a bridge: without one there is nothing of ours on the host.
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.containers
+            .all()
+            .iter()
+            .any(|handle| handle.record().stored.endpoint.is_some())
+    }
+
     /// Gives an address back; what cannot be taken back now is found stale by the next agent.
     pub(crate) async fn release(&self, id: &str, endpoint: &berth_network::Endpoint) {
         if let Err(error) = self.network.release(endpoint).await {

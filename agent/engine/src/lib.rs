@@ -94,6 +94,19 @@ impl Engine {
         self.inner.activity.idle_for(quiet).await;
     }
 
+    /// Puts right what others may have changed on the host since the start: bridge, ports and rules.
+    pub async fn reload(&self) {
+        if !self.inner.has_endpoints() {
+            return;
+        }
+        if let Err(error) = self.inner.network.verify().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the bridge network could not be put right"
+            );
+        }
+    }
+
     /// Flushes what is in memory and lets go of the data root (idle exit, shutdown). Containers go on.
     pub async fn close(&self) {
         self.unwatch().await;

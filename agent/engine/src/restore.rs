@@ -27,6 +27,8 @@ impl Engine {
         let _busy = self.busy();
         self.load_records().await?;
         let handles = self.inner.containers.all();
+        // Before the runs are settled: what has ended meanwhile must have an address to give back.
+        self.restore_addresses().await;
         let mut adopting = Vec::new();
         for handle in &handles {
             let (live, starting, boot) = {
@@ -60,7 +62,7 @@ impl Engine {
             task.await
                 .map_err(|e| Error::internal("restoring a container failed").with_source(e))?;
         }
-        self.restore_network().await;
+        self.clean_network().await;
         self.sweep().await?;
         // Namespaces for the next starts are made while nobody waits.
         self.inner.network.warm();
@@ -228,16 +230,15 @@ impl Engine {
         Ok(())
     }
 
-    async fn restore_network(&self) {
+    /// Tells the network which addresses the runs of this boot have.
+    async fn restore_addresses(&self) {
         let mut leases = Vec::new();
-        let mut live = BTreeSet::new();
         for handle in self.inner.containers.all() {
             let record = handle.record();
-            if record.status().is_live() {
-                live.insert(handle.id.clone());
-                if let Some(endpoint) = &record.stored.endpoint {
-                    leases.push((handle.id.clone(), endpoint.clone()));
-                }
+            if record.stored.boot == self.inner.boot
+                && let Some(endpoint) = &record.stored.endpoint
+            {
+                leases.push((handle.id.clone(), endpoint.clone()));
             }
         }
         match self.inner.network.restore(leases).await {
@@ -257,6 +258,16 @@ impl Engine {
                 );
             }
         }
+    }
+
+    /// Removes what the network still has of containers that do not run.
+    async fn clean_network(&self) {
+        let containers = self.inner.containers.all();
+        let live: BTreeSet<String> = containers
+            .iter()
+            .filter(|handle| handle.record().status().is_live())
+            .map(|handle| handle.id.clone())
+            .collect();
         match self.inner.network.cleanup_stale(&live).await {
             Ok(stale) if !stale.is_empty() => {
                 tracing::info!(?stale, "stale network interfaces were removed")

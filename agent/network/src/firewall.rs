@@ -99,6 +99,16 @@ impl Firewall {
             })
     }
 
+    /// Lets the packets of these addresses out and no others. Without the table there is nothing to do.
+    pub(crate) fn keep_only(&mut self, bridge: &BridgeRules) -> Result<()> {
+        match self.replace(bridge) {
+            Err(Error::Elements { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     fn replace(&mut self, bridge: &BridgeRules) -> Result<()> {
         let name = plan::set_name(&bridge.name);
         let keys: Vec<_> = bridge.addresses.iter().map(Ipv4Addr::octets).collect();

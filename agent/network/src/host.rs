@@ -300,11 +300,15 @@ impl Host {
         let links = link::all(&mut self.wire).map_err(read)?;
         // After the links: what has been attached since is not among them, what is being attached
         // has its lease before its link.
-        let dead = lock(pool).drop_restored(live);
-        for (address, lease) in &dead {
-            if let Err(error) = self.firewall.delete(&self.config.name, *address) {
-                tracing::warn!(container = lease.id, %error, "the address of a dead container is still let out, ignoring");
-            }
+        lock(pool).drop_restored(live);
+        // All at once, and also those that no lease speaks of: an agent may have died between
+        // recording an end and taking the address out.
+        let rules = BridgeRules {
+            name: self.config.name.clone(),
+            addresses: lock(pool).leases().map(|(address, _)| address).collect(),
+        };
+        if let Err(error) = self.firewall.keep_only(&rules) {
+            tracing::warn!(%error, "addresses of dead containers are still let out, ignoring");
         }
         let kept: HashSet<String> = lock(pool)
             .leases()

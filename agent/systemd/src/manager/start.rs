@@ -50,16 +50,23 @@ impl Manager {
         settings: &ScopeSettings,
     ) -> Result<ScopeStarted> {
         let mut was_lost = false;
-        let mut was_reset = false;
+        let mut clashes = 0;
         let mut learnt = 0;
         loop {
             let (properties, discarded) = settings.properties(pid, |name| self.is_unknown(name));
             let link = self.link().await?;
             let attempt = match self.attempt(&link, unit, pid, &properties).await {
-                Err(Error::UnitExists { .. }) if !was_reset => {
+                Err(Error::UnitExists { .. }) if clashes == 0 => {
                     // A failed unit of an earlier start keeps its name until it is reset.
-                    was_reset = true;
+                    clashes = 1;
                     self.reset_failed(unit).await?;
+                    continue;
+                }
+                Err(Error::UnitExists { .. }) if clashes == 1 => {
+                    // The scope of a run that has just ended: its monitor, or the news that it is
+                    // gone, is still on its way. The job ends when the unit has.
+                    clashes = 2;
+                    self.stop_unit(unit).await?;
                     continue;
                 }
                 other => other?,

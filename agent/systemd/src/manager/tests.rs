@@ -293,7 +293,7 @@ async fn a_scope_is_started_and_checked() {
 }
 
 #[tokio::test]
-async fn a_leftover_unit_is_reset_once() {
+async fn a_leftover_unit_is_reset_then_waited_for() {
     let exists = ("org.freedesktop.systemd1.UnitExists", "exists");
     let mut script = ok();
     script.start_errors = vec![exists];
@@ -302,6 +302,11 @@ async fn a_leftover_unit_is_reset_once() {
     assert_eq!(bench1.seen.lock().unwrap().resets, 1);
 
     script.start_errors = vec![exists, exists];
+    let bench2 = bench(script.clone(), in_scope).await;
+    start(&bench2).await.unwrap();
+    assert_eq!(bench2.seen.lock().unwrap().resets, 1);
+
+    script.start_errors = vec![exists, exists, exists];
     let bench2 = bench(script, in_scope).await;
     let error = start(&bench2).await.unwrap_err();
     assert!(matches!(error, Error::UnitExists { .. }), "{error}");
