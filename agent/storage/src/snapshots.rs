@@ -3,7 +3,10 @@
 //! Which layer a snapshot lies on stands in its own `snapshot.json`, so that layers stay as long as
 //! a container needs them whatever becomes of its image.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use berth_model::digest::Digest;
@@ -91,7 +94,17 @@ impl Store {
             let bytes = serde_json::to_vec(&record)
                 .map_err(std::io::Error::from)
                 .doing(doing)?;
-            atomic::write_atomic(making.join(RECORD), &bytes, 0o600, true).doing(doing)?;
+            // Nobody looks here before the rename, so the file needs no temporary name of its own.
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(making.join(RECORD))
+                .and_then(|mut file| {
+                    file.write_all(&bytes)?;
+                    file.sync_data()
+                })
+                .doing(doing)?;
             let name = making.file_name().unwrap_or_default();
             let snapshots = open_dir(&inner.root.snapshots)?;
             match at::rename_new_at(open_dir(&inner.root.ingest)?, name, &snapshots, id) {

@@ -127,8 +127,8 @@ impl Driver for Overlay {
         // The root's own owner and mode are those of the topmost directory.
         let top = open_dir(stack.layers.first().unwrap_or(&stack.init))?;
         let meta = at::stat(&top).doing(doing)?;
-        tree::copy_metadata(&top, &meta, open_dir(&upper)?).doing(doing)?;
-        atomic::fsync_dir(dir).doing(doing)
+        // Not synced here: the sync of the directory that it is renamed into carries what was made before.
+        tree::copy_metadata(&top, &meta, open_dir(&upper)?).doing(doing)
     }
 
     fn mount(
