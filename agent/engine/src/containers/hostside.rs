@@ -10,7 +10,7 @@ use std::path::Path;
 
 use berth_network::{Endpoint, hostfiles};
 use berth_runtime::plan::FdRole;
-use berth_runtime::spec::{LogSpec, MountKind, RunSpec};
+use berth_runtime::spec::{IpcMode, LogSpec, MountKind, RunSpec};
 use berth_sys::{mount, path};
 
 use super::runspec::{is_recursive, makes_source};
@@ -99,6 +99,13 @@ pub(crate) fn bind_sources(spec: &RunSpec, body: &Body) -> Result<Vec<(FdRole, O
         let tree = mount::clone_tree(opened.as_fd(), is_recursive(body, index))
             .map_err(|e| Error::internal(format!("cannot bind {}", bind.source)).with_source(e))?;
         fds.push((FdRole::Bind(position), tree));
+    }
+    if spec.namespaces.ipc == IpcMode::Host {
+        // Shared memory by name is part of what the host's IPC means.
+        let shm = path::open_host("/dev/shm", path::OFlags::PATH)
+            .and_then(|shm| mount::clone_tree(shm.as_fd(), false))
+            .map_err(|e| Error::internal("cannot share the host's /dev/shm").with_source(e))?;
+        fds.push((FdRole::Shm, shm));
     }
     Ok(fds)
 }

@@ -92,11 +92,24 @@ impl Inner {
         Ok(limits
             .without_effect(&controllers)
             .into_iter()
-            .map(|what| {
-                format!("Your kernel does not support {what} limits or the cgroup is not mounted. Limitation discarded.")
-            })
+            .map(without_effect)
             .collect())
     }
+}
+
+/// Docker's sentence for a limit that the kernel cannot hold; named by the unit's property.
+fn without_effect(property: &str) -> String {
+    let (what, so) = match property {
+        "MemorySwapMax" => ("swap limit capabilities", "Memory limited without swap."),
+        "MemoryLow" => ("memory soft limit capabilities", "Limitation discarded."),
+        "CPUWeight" => ("CPU shares", "Shares discarded."),
+        "CPUQuotaPerSecUSec" | "CPUQuotaPeriodUSec" => ("CPU CFS scheduler", "Quota discarded."),
+        "TasksMax" => ("PIDs limit capabilities", "PIDs limit discarded."),
+        "AllowedCPUs" | "AllowedMemoryNodes" => ("cpuset", "Cpuset discarded."),
+        "MemoryMax" => ("memory limit capabilities", "Limitation discarded."),
+        other => (other, "Limitation discarded."),
+    };
+    format!("Your kernel does not support {what} or the cgroup is not mounted. {so}")
 }
 
 /// The first processor of the bitmap that this machine cannot have.
