@@ -8,6 +8,7 @@ mod bus;
 mod config;
 mod lock;
 mod logging;
+mod memory;
 mod monitors;
 mod shutdown;
 mod sockets;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(flags)) => Ok(flags),
         Err(error) => Err(error),
     };
+    memory::prepare();
     // Before anything else opens descriptors.
     let passed = match sockets::take_passed() {
         Ok(passed) => passed,

@@ -224,6 +224,7 @@ async fn open(
         .map_err(|error| error.full_message())?;
     let reports = Reports::new(monitor, engine.clone())
         .map_err(|error| format!("the monitors' socket cannot be listened on: {error}"))?;
+    tokio::spawn(crate::memory::give_back(engine.clone()));
     Ok(Running {
         bus: Bus::start(engine.clone()),
         idle: settings.idle_exit(activated),

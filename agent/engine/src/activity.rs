@@ -44,6 +44,14 @@ impl Activity {
         }
     }
 
+    /// Resolves when somebody comes after this call.
+    pub(crate) async fn disturbed(&self) {
+        let mut count = self.count.subscribe();
+        let seen = count.borrow_and_update().taken;
+        // The sender lives in self: the channel cannot close here.
+        let _ = count.wait_for(|c| c.taken != seen).await;
+    }
+
     /// Resolves when nothing has been busy for `quiet`.
     pub(crate) async fn idle_for(&self, quiet: Duration) {
         let mut count = self.count.subscribe();

@@ -105,12 +105,12 @@ impl Inner {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(
-                    container = id,
+                    container_id = id,
                     error = &error as &dyn std::error::Error,
                     "a cgroup stays behind, ignoring"
                 );
             }
-            Err(error) => tracing::error!(container = id, %error, "removing a cgroup failed"),
+            Err(error) => tracing::error!(container_id = id, %error, "removing a cgroup failed"),
         }
     }
 
@@ -124,7 +124,7 @@ impl Inner {
                 && let Err(error) = berth_runtime::cgroupfs::remove(&id)
             {
                 tracing::warn!(
-                    container = id,
+                    container_id = id,
                     error = &error as &dyn std::error::Error,
                     "a stale cgroup stays behind, ignoring"
                 );

@@ -153,6 +153,18 @@ impl Inner {
         action: &str,
         attributes: [(&str, String); N],
     ) {
+        let (name, image) = {
+            let record = handle.record();
+            (record.name.clone(), record.body.spec.image.clone())
+        };
+        // Found by the fields, and by `journalctl -u` of the scope that it is about.
+        tracing::info!(
+            container_id = handle.id,
+            container_name = name,
+            image_name = image,
+            object_systemd_unit = berth_systemd::scope::unit_name(&handle.id),
+            "container {name}: {action}"
+        );
         let mut all: BTreeMap<String, String> = {
             let record = handle.record();
             let mut all = record.body.config.labels.clone();
@@ -191,7 +203,7 @@ impl Inner {
     pub(crate) async fn release(&self, id: &str, endpoint: &berth_network::Endpoint) {
         if let Err(error) = self.network.release(endpoint).await {
             tracing::warn!(
-                container = id,
+                container_id = id,
                 error = &error as &dyn std::error::Error,
                 "a network endpoint stays behind, ignoring"
             );

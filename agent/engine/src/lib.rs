@@ -89,6 +89,11 @@ impl Engine {
         self.inner.activity.busy()
     }
 
+    /// Resolves when somebody comes after this call.
+    pub async fn disturbed(&self) {
+        self.inner.activity.disturbed().await;
+    }
+
     /// Resolves when nothing has been busy for `quiet` (new work restarts the count).
     pub async fn idle_for(&self, quiet: Duration) {
         self.inner.activity.idle_for(quiet).await;

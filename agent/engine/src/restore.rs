@@ -51,7 +51,7 @@ impl Engine {
                 };
                 if let Err(error) = result {
                     tracing::error!(
-                        container = handle.id,
+                        container_id = handle.id,
                         error = &error as &dyn std::error::Error,
                         "a container could not be brought back"
                     );
@@ -81,7 +81,7 @@ impl Engine {
                         row.name,
                         error.full_message()
                     );
-                    tracing::error!(container = row.id, "{text}");
+                    tracing::error!(container_id = row.id, "{text}");
                     self.inner
                         .damaged
                         .lock()
@@ -158,7 +158,7 @@ impl Engine {
             Ok(watching) => self.watch_exit(handle, link, watching),
             Err(error) => {
                 tracing::warn!(
-                    container = handle.id,
+                    container_id = handle.id,
                     error = &error as &dyn std::error::Error,
                     "the monitor went away"
                 );
@@ -245,7 +245,7 @@ impl Engine {
             Ok(refused) => {
                 for (id, error) in refused {
                     tracing::error!(
-                        container = id,
+                        container_id = id,
                         error = &error as &dyn std::error::Error,
                         "a container's address cannot be its own"
                     );
@@ -322,12 +322,12 @@ impl Engine {
                 .chain(strangers(list(&inner.paths.run_containers())?))
             {
                 tracing::info!(
-                    container = id,
+                    container_id = id,
                     "sweeping away what an unfinished operation left"
                 );
                 if let Err(error) = inner.discard_files(&id) {
                     tracing::warn!(
-                        container = id,
+                        container_id = id,
                         error = &error as &dyn std::error::Error,
                         "it stays behind, ignoring"
                     );

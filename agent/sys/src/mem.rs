@@ -11,3 +11,16 @@ pub fn trim() {
         libc::malloc_trim(0);
     }
 }
+
+/// Keeps the allocator to `count` arenas. By default each new thread gets one of its own, up to eight
+/// per processor, and what is freed in one is of no use to another.
+///
+/// To be called before the first thread is made.
+#[allow(unsafe_code)]
+pub fn limit_arenas(count: i32) {
+    // SAFETY: glibc's mallopt takes two numbers and its own lock.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count);
+    }
+}

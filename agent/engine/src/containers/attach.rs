@@ -257,7 +257,7 @@ impl Engine {
             };
             if let Err(error) = hand_over(link, &waiting.options, tty, arrived).await {
                 tracing::warn!(
-                    container = handle.id,
+                    container_id = handle.id,
                     error = &error as &dyn std::error::Error,
                     "a client could not be attached"
                 );

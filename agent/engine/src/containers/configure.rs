@@ -65,6 +65,12 @@ impl Engine {
     /// Another container's network is kept by that container's id: it may be renamed.
     pub(crate) fn fix_network_owner(&self, spec: &mut ContainerSpec) -> Result<()> {
         if let settings::NetworkMode::Container(reference) = settings::network_mode(spec)? {
+            if !spec.hostname.is_empty() {
+                return Err(
+                    Error::invalid("conflicting options: hostname and the network mode")
+                        .about(Subject::Container),
+                );
+            }
             let other = self.inner.containers.find(&reference)?;
             if settings::network_mode(&other.record().body.spec)? == settings::NetworkMode::Host {
                 return Err(Error::invalid(

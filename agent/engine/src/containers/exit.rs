@@ -23,7 +23,7 @@ impl Engine {
         let _busy = self.busy();
         let Some(handle) = self.inner.containers.get(id) else {
             tracing::warn!(
-                container = id,
+                container_id = id,
                 "a monitor reports the end of an unknown container"
             );
             return;
@@ -45,11 +45,11 @@ impl Engine {
             Ok(Ok(record)) => record,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
             Ok(Err(error)) => {
-                tracing::error!(container = handle.id, %error, "the exit record cannot be read");
+                tracing::error!(container_id = handle.id, %error, "the exit record cannot be read");
                 None
             }
             Err(error) => {
-                tracing::error!(container = handle.id, %error, "reading the exit record failed");
+                tracing::error!(container_id = handle.id, %error, "reading the exit record failed");
                 None
             }
         }
@@ -79,7 +79,7 @@ impl Engine {
         failpoint::hit("exit.record");
         if let Err(error) = self.bury(handle, record).await {
             tracing::error!(
-                container = handle.id,
+                container_id = handle.id,
                 error = &error as &dyn std::error::Error,
                 "the end of a container could not be recorded"
             );
@@ -88,7 +88,7 @@ impl Engine {
             && !handle.restarting.load(std::sync::atomic::Ordering::SeqCst);
         if auto_remove && let Err(error) = self.remove_stopped(handle).await {
             tracing::error!(
-                container = handle.id,
+                container_id = handle.id,
                 error = &error as &dyn std::error::Error,
                 "a container that should remove itself could not be removed"
             );
@@ -207,9 +207,9 @@ impl Engine {
         match removed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(container = handle.id, %error, "the run directory could not be removed, ignoring");
+                tracing::warn!(container_id = handle.id, %error, "the run directory could not be removed, ignoring");
             }
-            Err(error) => tracing::error!(container = handle.id, %error, "cleaning up failed"),
+            Err(error) => tracing::error!(container_id = handle.id, %error, "cleaning up failed"),
         }
     }
 }

@@ -180,7 +180,7 @@ pub(crate) fn name_files(
             hostfiles::resolv_conf(&read("/etc/resolv.conf"), upstream.as_deref(), overrides)
                 .map_err(wrong)?;
         if let Some(notice) = made.notice {
-            tracing::warn!(container = id, "{notice}");
+            tracing::warn!(container_id = id, "{notice}");
         }
         made.text
     };

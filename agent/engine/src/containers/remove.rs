@@ -39,10 +39,10 @@ impl Engine {
             }
             self.kill_and_wait(&handle).await?;
         }
-        // One removal does it; one that came second finds it done, as Docker's force does.
         let _life = handle.life.lock().await;
         if handle.watched.borrow().removed {
-            return match options.force {
+            // One removal answers for it. A container that removes itself at its end was ended by this one.
+            return match options.force && handle.record().body.spec.host.auto_remove {
                 true => Ok(()),
                 false => Err(Error::not_found(format!("No such container: {reference}"))
                     .about(Subject::Container)),
@@ -74,7 +74,7 @@ impl Engine {
         if let Err(error) = swept {
             // The row is gone, so the start-up sweep finishes what could not be moved now.
             tracing::warn!(
-                container = handle.id,
+                container_id = handle.id,
                 error = &error as &dyn std::error::Error,
                 "files of a removed container stay behind, ignoring"
             );

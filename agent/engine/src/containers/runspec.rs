@@ -18,12 +18,13 @@ use crate::types::{Resources, Status};
 impl Engine {
     /// Checks a request against what the runtime and this host can do; the answer is warnings.
     pub(crate) fn check_request(&self, id: &str, body: &Body) -> Result<Vec<String>> {
+        settings::check_names(&body.spec)?;
         let spec = run_spec(id, "", body)?;
         for mount in spec.mounts.iter().filter(|m| m.kind == MountKind::Bind) {
             if mount.source == "/" && !body.spec.host.privileged {
                 // Docker allows it; it is the host, so it is at least said.
                 tracing::warn!(
-                    container = id,
+                    container_id = id,
                     "the host's root directory is bound into a container"
                 );
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use berth_model::image::config::ContainerDefaults;
 use berth_model::signal;
+use berth_network::hostfiles;
 
 use crate::error::{Error, Result, Subject};
 use crate::types::{ContainerSpec, EffectiveConfig, MountPoint};
@@ -213,6 +214,41 @@ pub(crate) fn refuse_unsupported(spec: &ContainerSpec, image: &ContainerDefaults
         Error::unsupported(format!("not supported yet: {}", fields.join(", ")))
             .about(Subject::Container),
     )
+}
+
+/// Checks what becomes lines of the container's name files: a value that is none would forge others.
+pub(crate) fn check_names(spec: &ContainerSpec) -> Result<()> {
+    /// What the kernel keeps of a host name (uts_namespaces(7)).
+    const NAME_MAX: usize = 64;
+    let is_name = |name: &str| {
+        name.len() <= NAME_MAX
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    for (value, what) in [
+        (&spec.hostname, "hostname"),
+        (&spec.domainname, "domainname"),
+    ] {
+        if !is_name(value) {
+            return Err(invalid(format!("invalid {what}: {value:?}")));
+        }
+    }
+    let wrong = |e: berth_network::Error| invalid(e.to_string());
+    if let Some(mac) = spec.mac_address.as_deref().filter(|mac| !mac.is_empty()) {
+        mac.parse::<berth_network::Mac>().map_err(wrong)?;
+    }
+    for text in &spec.host.extra_hosts {
+        hostfiles::ExtraHost::parse(text).map_err(wrong)?;
+    }
+    let overrides = hostfiles::Overrides {
+        servers: &spec.host.dns,
+        search: &spec.host.dns_search,
+        options: &spec.host.dns_options,
+    };
+    hostfiles::resolv_conf("", None, overrides)
+        .map(drop)
+        .map_err(wrong)
 }
 
 /// Whose network the container uses.

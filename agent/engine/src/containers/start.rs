@@ -91,7 +91,19 @@ impl Engine {
         let inner = &self.inner;
         let old = handle.status();
         let body = handle.record().body.clone();
-        let spec = Arc::new(run_spec(&handle.id, &handle.name(), &body)?);
+        let mut spec = run_spec(&handle.id, &handle.name(), &body)?;
+        if let NetworkMode::Container(owner) = network_mode(&body.spec)? {
+            // Who shares a network shares its name and its name files.
+            self.inner
+                .containers
+                .find(&owner)?
+                .record()
+                .body
+                .config
+                .hostname
+                .clone_into(&mut spec.hostname);
+        }
+        let spec = Arc::new(spec);
         self.record_intent(handle).await?;
         failpoint::hit("start.recorded");
 
@@ -361,7 +373,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        container = handle.id,
+                        container_id = handle.id,
                         error = &error as &dyn std::error::Error,
                         "the monitor is gone"
                     );
@@ -409,14 +421,14 @@ impl Engine {
                     .await
                 {
                     tracing::error!(
-                        container = handle.id,
+                        container_id = handle.id,
                         error = &left as &dyn std::error::Error,
                         "a failed start could not be recorded"
                     );
                 }
             }
             Err(left) => tracing::error!(
-                container = handle.id,
+                container_id = handle.id,
                 error = &left as &dyn std::error::Error,
                 "a failed start could not be recorded"
             ),
@@ -430,7 +442,7 @@ impl Engine {
         });
         if auto_remove && let Err(left) = self.remove_stopped(handle).await {
             tracing::error!(
-                container = handle.id,
+                container_id = handle.id,
                 error = &left as &dyn std::error::Error,
                 "a container that should remove itself could not be removed"
             );

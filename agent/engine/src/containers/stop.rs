@@ -146,7 +146,7 @@ impl Engine {
             // It ended by itself, or the monitor was killed: the exit is on its way either way.
             Err(LinkError::Closed | LinkError::Connect { .. }) => {
                 tracing::debug!(
-                    container = handle.id,
+                    container_id = handle.id,
                     "the monitor was gone before the stop"
                 );
                 Ok(())
