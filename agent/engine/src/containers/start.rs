@@ -104,11 +104,13 @@ impl Engine {
                 .clone_into(&mut spec.hostname);
         }
         let spec = Arc::new(spec);
+        // The monitor comes to life while the intent is recorded: until it has a plan it is nothing but a
+        // process at the end of our socket, and ends with it.
+        let monitor = inner.launcher.spawn().map_err(launch_error)?;
+        failpoint::hit("start.monitor");
         self.record_intent(handle).await?;
         failpoint::hit("start.recorded");
 
-        let monitor = inner.launcher.spawn().map_err(launch_error)?;
-        failpoint::hit("start.monitor");
         // Together, on this task: each mostly waits for somebody else.
         let (cgroup, network, files) = tokio::join!(
             self.make_cgroup(handle, monitor.pid()),
