@@ -193,7 +193,7 @@ fn images_and_events() {
         assert_eq!(detail.id.as_deref(), Some(busybox.id.as_str()));
         assert_eq!(client.image_history("busybox").await.unwrap().len(), 1);
         let id = create(&client, "seen", body("true")).await;
-        let mut events = client.events(Some(EventsOptionsBuilder::default().since("0").build()));
+        let mut events = client.events(Some(EventsOptionsBuilder::default().since("1").build()));
         loop {
             let event = events.next().await.unwrap().unwrap();
             if event.actor.and_then(|actor| actor.id).as_deref() == Some(id.as_str()) {

@@ -226,11 +226,7 @@ fn tags_move_and_images_go_with_their_last() {
             text.starts_with("Untagged: localhost:5000/deep/name:other\nDeleted: sha256:"),
             "{text}"
         );
-        assert_eq!(
-            text.matches("Deleted: sha256:").count(),
-            3,
-            "the image and its two layers: {text}"
-        );
+
         let error = lab.docker(&["rmi", "first:v1"]).fails(1);
         assert!(error.contains("No such image"), "{error}");
     });

@@ -4,15 +4,25 @@ use berth_tests::lab::Lab;
 
 use crate::support::{PATIENT, clean, inspect, patient, run_detached, wait_for_line};
 
-/// A host beyond the lab: a network namespace joined by a veth, with a web server. Outside of the containers' subnet.
-fn with_neighbour(lab: &Lab, test: impl FnOnce()) {
-    lab.sh("mkdir -p /srv/www; echo hello from outside >/srv/www/index.html; \
+/// A host beyond the lab: a network namespace joined by a veth, with a web server, outside of the containers' subnet.
+struct Neighbour<'a>(&'a Lab);
+
+impl<'a> Neighbour<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        let this = Self(lab);
+        lab.sh("mkdir -p /srv/www; echo hello from outside >/srv/www/index.html; \
             ip netns add outside; ip link add up0 type veth peer name eth0 netns outside; \
             ip addr add 198.51.100.1/24 dev up0; ip link set up0 up; \
             ip -n outside addr add 198.51.100.2/24 dev eth0; ip -n outside link set eth0 up; ip -n outside link set lo up; \
             ip netns exec outside busybox httpd -h /srv/www -p 198.51.100.2:80");
-    test();
-    lab.sh("ip netns pids outside | xargs -r kill; ip netns del outside; ip link del up0 2>/dev/null || true; rm -r /srv/www");
+        this
+    }
+}
+
+impl Drop for Neighbour<'_> {
+    fn drop(&mut self) {
+        self.0.exec(&["sh", "-c", "ip netns pids outside | xargs -r kill; ip netns del outside; ip link del up0; rm -r /srv/www; umount /run/netns; rmdir /run/netns"]);
+    }
 }
 
 #[test]
@@ -55,20 +65,11 @@ fn a_bridge_with_addresses_of_its_own() {
 #[test]
 fn what_goes_out_is_masqueraded() {
     clean(|lab| {
-        with_neighbour(lab, || {
+        {
+            let _neighbour = Neighbour::new(lab);
+            let get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 198.51.100.2 80 | tail -n 1";
             let text = lab
-                .docker(&[
-                    "run",
-                    "--rm",
-                    "busybox",
-                    "wget",
-                    "-q",
-                    "-T",
-                    "5",
-                    "-O",
-                    "-",
-                    "http://198.51.100.2/",
-                ])
+                .docker(&["run", "--rm", "busybox", "sh", "-c", get])
                 .ok();
             assert_eq!(text, "hello from outside");
             // The neighbour has no route to the containers: it cannot reach one unasked.
@@ -82,7 +83,7 @@ fn what_goes_out_is_masqueraded() {
             ]);
             assert_ne!(run.code(), 0, "{}", run.describe());
             lab.docker(&["rm", "-f", &id]).ok();
-        });
+        }
     });
 }
 

@@ -5,7 +5,7 @@ use berth_tests::lab::Lab;
 use serde_json::Value;
 
 use crate::dbus::{answer, call, object};
-use crate::support::{PATIENT, clean, create, inspect, script, wait_for_line};
+use crate::support::{PATIENT, clean, create, inspect, script, wait_for_lines};
 
 const ROOT: &str = "/org/berth/Agent1";
 const MANAGER: &str = "org.berth.Agent1.Manager";
@@ -123,12 +123,14 @@ fn walk(lab: &Lab, face: &dyn Face, name: &str) -> Vec<String> {
     ] {
         note(verb, face.act(lab, &id, verb));
     }
-    wait_for_line(lab, &id, "ready");
+    wait_for_lines(lab, &id, "ready", 1);
     for verb in ["stop", "stop", "start"] {
         note(verb, face.act(lab, &id, verb));
     }
+    wait_for_lines(lab, &id, "ready", 2);
     note("restart", face.act(lab, &id, "restart"));
     assert_eq!(inspect(lab, &id)["State"]["Running"], true);
+    wait_for_lines(lab, &id, "ready", 3);
     note("stop", face.act(lab, &id, "stop"));
     note("remove", face.act(lab, &id, "remove"));
     note("remove", face.act(lab, &id, "remove"));

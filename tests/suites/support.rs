@@ -52,6 +52,12 @@ pub(crate) fn inspect(lab: &Lab, id: &str) -> Value {
 /// Follows a container's log until a line is `line`; fails when the log ends first.
 #[track_caller]
 pub(crate) fn wait_for_line(lab: &Lab, id: &str, line: &str) {
+    wait_for_lines(lab, id, line, 1);
+}
+
+/// The same until the line has come so many times: each start of a container writes it again.
+#[track_caller]
+pub(crate) fn wait_for_lines(lab: &Lab, id: &str, line: &str, times: usize) {
     let path = format!("/containers/{id}/logs?stdout=1&stderr=1&follow=1");
     let mut log = lab
         .http()
@@ -59,12 +65,16 @@ pub(crate) fn wait_for_line(lab: &Lab, id: &str, line: &str) {
         .unwrap();
     assert_eq!(log.head.status, 200);
     let mut seen = String::new();
+    let mut count = 0;
     loop {
         let mut buffer = Vec::new();
         let read = std::io::BufRead::read_until(&mut log.stream, b'\n', &mut buffer).unwrap();
         assert!(read > 0, "the log ended without {line:?}: {seen:?}");
         let text = String::from_utf8_lossy(&buffer).into_owned();
         if text.trim_end().ends_with(line) {
+            count += 1;
+        }
+        if count == times {
             return;
         }
         seen.push_str(&text);

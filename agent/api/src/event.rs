@@ -9,27 +9,10 @@ use crate::query::Query;
 use crate::shape::object;
 use crate::version::ApiVersion;
 
-const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// Reads the parameters. Times are seconds since the epoch, dates, or durations before `now`.
 pub fn query(query: &Query, now: Timestamp) -> Result<EventOptions> {
     let filters = query.filters()?;
-    check(&filters, FILTERS)?;
+    check(&filters, berth_engine::filters::EVENTS)?;
     let time = |name: &str| match query.text(name) {
         "" | "0" => Ok(None),
         text => parse_since(text, now).map(Some).map_err(|_| {

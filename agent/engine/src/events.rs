@@ -23,24 +23,6 @@ const HISTORY: usize = 4096;
 /// Events a slow listener may fall behind before it loses some.
 const LISTENER_QUEUE: usize = 1024;
 
-/// The filters that events know. Some kinds do not exist here (yet): they match nothing.
-pub(crate) const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// The history and its listeners.
 #[derive(Debug)]
 pub(crate) struct Events {

@@ -23,6 +23,7 @@ mod db;
 pub mod error;
 mod events;
 mod failpoint;
+pub mod filters;
 mod images;
 mod info;
 mod inner;
@@ -128,7 +129,7 @@ impl Engine {
     pub async fn events(&self, options: EventOptions) -> Result<BoxStream<'static, Event>> {
         options
             .filters
-            .validate(events::FILTERS)
+            .validate(filters::EVENTS)
             .map_err(|e| Error::invalid(e.to_string()))?;
         Ok(self.inner.events.stream(options, Timestamp::now()))
     }

@@ -185,9 +185,15 @@ impl Engine {
         if let Some(endpoint) = &endpoint {
             self.inner.release(&handle.id, endpoint).await;
         }
+        self.put_to_rest(handle, encoded).await
+    }
+
+    /// Records the end of a run that left nothing alive, and removes its files; its container too, when it
+    /// should remove itself. The caller holds the container's life.
+    async fn put_to_rest(&self, handle: &Arc<Handle>, state: String) -> Result<()> {
         self.inner
             .db
-            .container_state(Durability::Process, handle.id.clone(), encoded)
+            .container_state(Durability::Process, handle.id.clone(), state)
             .await?;
         self.clean_run_files(handle, None).await;
         if handle.record().body.spec.host.auto_remove {
@@ -219,15 +225,7 @@ impl Engine {
             watched.live = false;
             watched.exit_code = UNKNOWN_EXIT;
         });
-        self.inner
-            .db
-            .container_state(Durability::Process, handle.id.clone(), encoded)
-            .await?;
-        self.clean_run_files(handle, None).await;
-        if handle.record().body.spec.host.auto_remove {
-            self.remove_stopped(handle).await?;
-        }
-        Ok(())
+        self.put_to_rest(handle, encoded).await
     }
 
     /// Tells the network which addresses the runs of this boot have.

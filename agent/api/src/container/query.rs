@@ -11,26 +11,6 @@ use crate::detach_keys;
 use crate::query::Query;
 use crate::version::ApiVersion;
 
-/// Keys that a listing may be filtered by.
-const LIST_FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-];
-/// Keys that a prune may be filtered by.
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 /// Values of the `status` filter.
 const STATUSES: &[&str] = &[
     "created",
@@ -54,7 +34,7 @@ pub struct LogsRequest {
 /// `GET /containers/json`
 pub fn list(query: &Query) -> Result<ListOptions> {
     let filters = query.filters()?;
-    check(&filters, LIST_FILTERS)?;
+    check(&filters, berth_engine::filters::CONTAINERS)?;
     one_of(&filters, "status", STATUSES)?;
     one_of(&filters, "health", HEALTHS)?;
     if let Some(value) = filters.get("exited").find(|v| v.parse::<i64>().is_err()) {
@@ -212,7 +192,7 @@ pub fn logs(query: &Query, version: ApiVersion) -> Result<LogsRequest> {
 /// `POST /containers/prune`
 pub fn prune(query: &Query) -> Result<Filters> {
     let filters = query.filters()?;
-    check(&filters, PRUNE_FILTERS)?;
+    check(&filters, berth_engine::filters::CONTAINERS_PRUNED)?;
     Ok(filters)
 }
 

@@ -7,9 +7,6 @@ use crate::container::query::check;
 use crate::query::Query;
 use crate::version::ApiVersion;
 
-const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "reference", "since", "until"];
-const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
-
 /// What `POST /images/create` asks for.
 #[derive(Debug, Clone)]
 pub enum CreateImage {
@@ -29,7 +26,7 @@ pub enum CreateImage {
 /// `GET /images/json`. Until 1.40 `filter` was a pattern for the repository's name.
 pub fn list_query(query: &Query, version: ApiVersion) -> Result<ImageListOptions> {
     let mut filters = query.filters()?;
-    check(&filters, LIST_FILTERS)?;
+    check(&filters, berth_engine::filters::IMAGES)?;
     filters
         .flag("dangling", false)
         .map_err(|e| Error::invalid(e.to_string()))?;
@@ -45,7 +42,7 @@ pub fn list_query(query: &Query, version: ApiVersion) -> Result<ImageListOptions
 /// `POST /images/prune`
 pub fn prune_query(query: &Query) -> Result<Filters> {
     let filters = query.filters()?;
-    check(&filters, PRUNE_FILTERS)?;
+    check(&filters, berth_engine::filters::IMAGES_PRUNED)?;
     filters
         .flag("dangling", true)
         .map_err(|e| Error::invalid(e.to_string()))?;

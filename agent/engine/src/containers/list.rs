@@ -2,6 +2,7 @@
 
 use berth_model::filters::Filters;
 use berth_model::time::Timestamp;
+use berth_systemd::scope;
 
 use super::Handle;
 use crate::Engine;
@@ -10,31 +11,12 @@ use crate::images::load::storage_error;
 use crate::record::Record;
 use crate::types::{Container, ListOptions, PruneReport, RemoveOptions, Status};
 
-/// The filters that a list of containers knows.
-pub(crate) const LIST_FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-];
-
 impl Engine {
     /// Newest first.
     pub async fn container_list(&self, options: &ListOptions) -> Result<Vec<Container>> {
         let filters = &options.filters;
         filters
-            .validate(LIST_FILTERS)
+            .validate(crate::filters::CONTAINERS)
             .map_err(|e| Error::invalid(e.to_string()))?;
         let anchor = |name: Option<&str>| -> Result<Option<Timestamp>> {
             name.map(|name| Ok(self.inner.containers.find(name)?.record().created))
@@ -107,7 +89,7 @@ impl Engine {
     pub async fn container_prune(&self, filters: &Filters) -> Result<PruneReport> {
         let _busy = self.busy();
         filters
-            .validate(&["until", "label", "label!"])
+            .validate(crate::filters::CONTAINERS_PRUNED)
             .map_err(|e| Error::invalid(e.to_string()))?;
         let until = match filters.get("until").next() {
             Some(text) => Some(
@@ -190,7 +172,7 @@ impl Engine {
             hostname_path: text("hostname"),
             resolv_conf_path: text("resolv.conf"),
             unit: if self.inner.manager.is_some() {
-                unit_name(&id)
+                scope::unit_name(&id)
             } else {
                 String::new()
             },
@@ -224,11 +206,6 @@ impl Engine {
             .map_err(|e| Error::internal("the size could not be read").with_source(e))?
             .map_err(storage_error)
     }
-}
-
-/// The scope's name: stable over restarts, so that an administrator can refer to it.
-pub(crate) fn unit_name(id: &str) -> String {
-    format!("berth-{}.scope", &id[..12])
 }
 
 /// The parsed filters.

@@ -50,7 +50,7 @@ impl Engine {
             return Err(conflict(format!(
                 "container {} is frozen from outside: thaw its unit with `systemctl thaw {}`",
                 handle.id,
-                super::list::unit_name(&handle.id)
+                berth_systemd::scope::unit_name(&handle.id)
             )));
         }
         self.set_status(&handle, Status::Running, "unpaused")

@@ -12,16 +12,12 @@ use crate::Engine;
 use crate::error::{Error, Result, Subject};
 use crate::types::{ImageDetail, ImageHistory, ImageListOptions, ImageSummary};
 
-/// The filters that a list of images knows.
-pub(crate) const LIST_FILTERS: &[&str] =
-    &["dangling", "label", "before", "since", "reference", "until"];
-
 impl Engine {
     /// All images, newest first.
     pub async fn image_list(&self, options: &ImageListOptions) -> Result<Vec<ImageSummary>> {
         let filters = &options.filters;
         filters
-            .validate(LIST_FILTERS)
+            .validate(crate::filters::IMAGES)
             .map_err(|e| Error::invalid(e.to_string()))?;
         let engine = self.clone();
         let index = self.inner.images.lock().clone();

@@ -13,7 +13,7 @@ impl Engine {
         let _busy = self.busy();
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(e.to_string());
         filters
-            .validate(&["dangling", "until", "label", "label!"])
+            .validate(crate::filters::IMAGES_PRUNED)
             .map_err(|e| invalid(&e))?;
         let dangling_only = filters.flag("dangling", true).map_err(|e| invalid(&e))?;
         let until = match filters.get("until").next() {
