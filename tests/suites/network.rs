@@ -177,7 +177,8 @@ fn another_containers_network() {
         let error = lab.docker(&["run", "--rm", "--network", mode, "busybox", "true"]);
         assert_ne!(error.code(), 0);
         assert!(
-            error.stderr().contains("not running") || error.stderr().contains("is not running"),
+            error.stderr().contains("non running container")
+                || error.stderr().contains("is not running"),
             "{}",
             error.describe()
         );

@@ -65,7 +65,11 @@ impl Engine {
         let fail = |what: &str| Error::internal(format!("cannot {what} container {}", handle.id));
         let what = if frozen { "freeze" } else { "thaw" };
         let done = tokio::task::spawn_blocking(move || {
-            payload.freeze(frozen)?;
+            match payload.freeze(frozen) {
+                // Its group is gone: what was to be thawed has ended.
+                Err(error) if !frozen && is_gone(&error) => return Ok(true),
+                other => other?,
+            }
             // A thaw under a frozen scope has no effect that could be waited for.
             if frozen {
                 payload.wait_frozen(true, FREEZE_DEADLINE)
@@ -182,6 +186,12 @@ impl Engine {
         .await
         .map_err(|e| Error::internal("top failed").with_source(e))?
     }
+}
+
+/// Whether a cgroup's file could not be written because the group has been removed.
+fn is_gone(error: &std::io::Error) -> bool {
+    const ENODEV: i32 = 19;
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
 /// A name that a container may have, without the leading slash that clients may send.

@@ -108,8 +108,11 @@ impl Engine {
         self.inner
             .container_event(handle, "kill", [("signal", number.to_string())]);
         failpoint::hit("stop.asked");
-        if handle.status() == Status::Paused {
-            self.freeze(handle, false).await?;
+        if handle.status() == Status::Paused
+            && let Err(error) = self.freeze(handle, false).await
+            && handle.status().is_live()
+        {
+            return Err(error);
         }
         let deadline =
             (grace >= 0).then(|| Duration::from_millis(grace.unsigned_abs()) + KILL_DEADLINE);
@@ -127,10 +130,7 @@ impl Engine {
         self.ask_to_stop(handle, &live, 9, 0).await?;
         self.inner
             .container_event(handle, "kill", [("signal", "9".to_owned())]);
-        if handle.status() == Status::Paused {
-            // cgroup.kill ends frozen processes without a thaw; a thaw does no harm and clears the state.
-            self.freeze(handle, false).await?;
-        }
+        // The kernel ends frozen processes without a thaw.
         self.until_ended(handle, ended, Some(KILL_DEADLINE)).await
     }
 
