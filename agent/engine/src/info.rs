@@ -5,16 +5,17 @@ use std::path::Path;
 use berth_model::time::Timestamp;
 
 use crate::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::{Info, Status};
 
 impl Engine {
     pub async fn info(&self) -> Result<Info> {
         let inner = self.inner.clone();
         let (driver_status, host) =
-            tokio::task::spawn_blocking(move || (inner.store.driver_status(), Host::read()))
-                .await
-                .map_err(|e| Error::internal("reading the host's state failed").with_source(e))?;
+            crate::blocking::run("reading the host's state failed", move || {
+                (inner.store.driver_status(), Host::read())
+            })
+            .await?;
         let inner = &self.inner;
         let mut info = Info {
             id: machine_identity(),

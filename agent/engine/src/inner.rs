@@ -65,7 +65,7 @@ impl Inner {
         };
         let opening = config.clone();
         let (paths, db, store, launcher, facts, events, boot, empty_mount_ns) =
-            tokio::task::spawn_blocking(move || {
+            crate::blocking::run("opening the engine failed", move || {
                 let paths = Paths::open(&opening.data_root, &opening.run_root)?;
                 let db = Database::open(&paths.database())?;
                 let store = Store::open(paths.data(), opening.storage_driver.as_deref())
@@ -94,8 +94,7 @@ impl Inner {
                     empty_mount_ns,
                 ))
             })
-            .await
-            .map_err(|e| Error::internal("opening the engine failed").with_source(e))??;
+            .await??;
         if !facts.cgroup_v2 {
             return Err(Error::unavailable(format!(
                 "this host has the {} cgroup hierarchy; containers need cgroup v2 alone at /sys/fs/cgroup: boot with \

@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 use berth_model::time::Timestamp;
 
 mod activity;
+mod blocking;
 mod cgroups;
 mod changes;
 mod containers;

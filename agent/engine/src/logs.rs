@@ -15,6 +15,7 @@ use berth_model::time::Timestamp;
 use berth_sys::inotify::{FileWatch, Wake};
 
 use crate::activity::Busy;
+use crate::blocking;
 use crate::containers::Watched;
 use crate::error::{Error, Result};
 use crate::types::{LogEntry, LogOptions};
@@ -117,9 +118,8 @@ impl Reader {
         };
         let tail = options.tail;
         let start = path.clone();
-        let opened = tokio::task::spawn_blocking(move || open_at_tail(&start, tail))
-            .await
-            .map_err(panicked)?;
+        let opened =
+            blocking::run("a log reader failed", move || open_at_tail(&start, tail)).await?;
         let mut pass = match opened {
             Ok(file) => Pass {
                 file,
@@ -135,12 +135,11 @@ impl Reader {
             // Asked before reading: what the container wrote before its end is then read in this pass.
             let over = ended.as_mut().is_none_or(|w| !w.borrow_and_update().live);
             let (sender, wanted) = (out.clone(), options.clone());
-            let (back, result) = tokio::task::spawn_blocking(move || {
+            let (back, result) = blocking::run("a log reader failed", move || {
                 let result = pass.read_available(&wanted, &sender);
                 (pass, result)
             })
-            .await
-            .map_err(panicked)?;
+            .await?;
             pass = back;
             result.map_err(&fail)?;
             if pass.done || over || out.is_closed() {
@@ -305,10 +304,6 @@ fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
 fn ends_a_line(entry: &[u8]) -> bool {
     const END: &[u8] = b"\\n\",\"stream\"";
     entry.windows(END.len()).any(|window| window == END)
-}
-
-fn panicked(error: tokio::task::JoinError) -> Error {
-    Error::internal("a log reader failed").with_source(error)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use berth_model::digest::Digest;
 use berth_model::time::Timestamp;
 use berth_network::Endpoint;
 
-use crate::db::ContainerRow;
+use crate::db::{ContainerRow, Durability};
 use crate::error::{Error, Result};
 use crate::types::{ContainerSpec, EffectiveConfig, MountPoint, State, Status};
 
@@ -39,8 +39,6 @@ pub(crate) struct Stored {
     /// Below the hierarchy's root, while it runs.
     pub(crate) control_group: String,
     pub(crate) restart_count: u64,
-    /// Its writable layer was mounted `volatile` in this boot.
-    pub(crate) volatile: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +53,15 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn status(&self) -> Status {
         self.stored.state.status
+    }
+
+    /// How much its state promises: only a restart policy makes a start or an end outlive the power.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.body.spec.host.restart.is_set() {
+            Durability::Synced
+        } else {
+            Durability::Process
+        }
     }
 
     pub(crate) fn to_row(&self) -> Result<ContainerRow> {

@@ -302,7 +302,7 @@ impl Engine {
         self.sweep_scopes(&keep).await;
         let inner = self.inner.clone();
         let images = self.inner.images.ids();
-        tokio::task::spawn_blocking(move || -> Result<()> {
+        crate::blocking::run("the sweep failed", move || -> Result<()> {
             let strangers = |names: Vec<String>| {
                 names
                     .into_iter()
@@ -343,8 +343,7 @@ impl Engine {
             inner.sweep_cgroups(&keep);
             Ok(())
         })
-        .await
-        .map_err(|e| Error::internal("the sweep failed").with_source(e))?
+        .await?
     }
 
     /// A scope of ours without a container is reported and stopped.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use berth_model::digest::Digest;
 use berth_model::filters::Filters;
+pub use berth_model::image::config::Healthcheck;
 use berth_model::time::Timestamp;
 use berth_network::Endpoint;
 
@@ -167,23 +168,18 @@ pub struct RestartPolicy {
     pub maximum_retry_count: i64,
 }
 
+impl RestartPolicy {
+    /// Whether anything other than `no` was asked for.
+    pub fn is_set(&self) -> bool {
+        !matches!(self.name.as_str(), "" | "no")
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogConfig {
     /// empty = the agent's default (`json-file`)
     pub driver: String,
     pub options: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Healthcheck {
-    pub test: Vec<String>,
-    /// Nanoseconds.
-    pub interval: i64,
-    pub timeout: i64,
-    pub start_period: i64,
-    pub start_interval: i64,
-    pub retries: i64,
 }
 
 /// Limits as Docker words them; 0 or None = not asked.

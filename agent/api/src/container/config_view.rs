@@ -48,7 +48,7 @@ pub(super) fn view(container: &Container, version: ApiVersion) -> Value {
         "StdinOnce": spec.stdin_once,
         "Env": if version.at_least(24) { json!(config.env) } else { nil_list(&config.env) },
         "Cmd": config.cmd,
-        "Healthcheck": spec.healthcheck.as_ref().map(healthcheck),
+        "Healthcheck": spec.healthcheck.as_ref().map(image::Healthcheck::to_value),
         "Image": spec.image,
         "Volumes": nil_set(&config.volumes),
         "VolumeDriver": spec.host.volume_driver,
@@ -78,18 +78,6 @@ pub(super) fn view(container: &Container, version: ApiVersion) -> Value {
     }
     keep(&mut map, SPANS, version);
     Value::Object(map)
-}
-
-fn healthcheck(check: &berth_engine::Healthcheck) -> Value {
-    image::Healthcheck {
-        test: check.test.clone(),
-        interval: check.interval,
-        timeout: check.timeout,
-        start_period: check.start_period,
-        start_interval: check.start_interval,
-        retries: check.retries,
-    }
-    .to_value()
 }
 
 /// An image's configuration in the same words, as image inspect shows it.

@@ -196,10 +196,11 @@ impl Attachment {
                     mux::append(&mut bytes, name, &entry.line);
                 }
             }
-            file = tokio::task::spawn_blocking(move || file.write_all(&bytes).map(|()| file))
-                .await
-                .map_err(|e| Error::internal("the replay failed").with_source(e))?
-                .map_err(|e| Error::unavailable("the client went away").with_source(e))?;
+            file = crate::blocking::run("the replay failed", move || {
+                file.write_all(&bytes).map(|()| file)
+            })
+            .await?
+            .map_err(|e| Error::unavailable("the client went away").with_source(e))?;
         }
         Ok(file.into())
     }

@@ -40,10 +40,11 @@ impl Engine {
         spec.unsupported.extend(unsupported);
         let store = self.inner.store.clone();
         let image = old.image;
-        let config = tokio::task::spawn_blocking(move || store.image_config(&image))
-            .await
-            .map_err(|e| Error::internal("reading the image failed").with_source(e))?
-            .map_err(storage_error)?;
+        let config = crate::blocking::run("reading the image failed", move || {
+            store.image_config(&image)
+        })
+        .await?
+        .map_err(storage_error)?;
         settings::refuse_unsupported(&spec, &config.config)?;
         self.fix_network_owner(&mut spec)?;
         let body = Body {

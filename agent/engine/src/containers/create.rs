@@ -35,10 +35,11 @@ impl Engine {
         let image = self.inner.images.resolve(&spec.image)?.id;
         let store = self.inner.store.clone();
         let found = image;
-        let config = tokio::task::spawn_blocking(move || store.image_config(&found))
-            .await
-            .map_err(|e| Error::internal("reading the image failed").with_source(e))?
-            .map_err(storage_error)?;
+        let config = crate::blocking::run("reading the image failed", move || {
+            store.image_config(&found)
+        })
+        .await?
+        .map_err(storage_error)?;
         let id = self.draw_id()?;
         settings::refuse_unsupported(&spec, &config.config)?;
         let effective = settings::merge(&spec, &config.config, &id)?;
@@ -94,7 +95,7 @@ impl Engine {
     async fn make_layer(&self, id: &str, image: &berth_model::digest::Digest) -> Result<()> {
         let inner = self.inner.clone();
         let (id, image) = (id.to_owned(), *image);
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run("the create failed", move || {
             inner
                 .store
                 .snapshot_create(&id, Some(&image))
@@ -105,8 +106,7 @@ impl Engine {
                     .with_source(e)
             })
         })
-        .await
-        .map_err(|e| Error::internal("the create failed").with_source(e))?
+        .await?
     }
 
     fn draw_id(&self) -> Result<String> {

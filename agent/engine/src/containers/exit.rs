@@ -9,7 +9,6 @@ use berth_runtime::exit::ExitRecord;
 
 use super::Handle;
 use crate::Engine;
-use crate::db::Durability;
 use crate::error::Result;
 use crate::failpoint;
 use crate::types::{Change, Status};
@@ -98,7 +97,7 @@ impl Engine {
     /// The caller holds the container's life.
     async fn bury(&self, handle: &Arc<Handle>, exit: Option<ExitRecord>) -> Result<()> {
         let now = Timestamp::now();
-        let (old, state, encoded, endpoint, policy) = {
+        let (old, state, encoded, endpoint, durability) = {
             let mut record = handle.record();
             let stored = &mut record.stored;
             let old = stored.state.status;
@@ -123,13 +122,13 @@ impl Engine {
             stored.control_group.clear();
             stored.starting = false;
             let endpoint = stored.endpoint.take();
-            let policy = !matches!(record.body.spec.host.restart.name.as_str(), "" | "no");
+            let durability = record.durability();
             (
                 old,
                 record.stored.state.clone(),
                 record.encode_state()?,
                 endpoint,
-                policy,
+                durability,
             )
         };
         if exit.is_none() {
@@ -139,11 +138,6 @@ impl Engine {
                 let _ = tokio::task::spawn_blocking(move || payload.kill()).await;
             }
         }
-        let durability = if policy {
-            Durability::Synced
-        } else {
-            Durability::Process
-        };
         self.inner
             .db
             .container_state(durability, handle.id.clone(), encoded)
@@ -199,10 +193,8 @@ impl Engine {
         if let Some(live) = live {
             live.link.close();
             self.inner.let_go(live.root);
-            self.inner.remove_cgroup(&id).await;
-        } else {
-            self.inner.remove_cgroup(&id).await;
         }
+        self.inner.remove_cgroup(&id).await;
         let removed = tokio::task::spawn_blocking(move || inner.remove_run_files(&id)).await;
         match removed {
             Ok(Ok(())) => {}

@@ -189,10 +189,11 @@ impl Engine {
         let rw = self.snapshot_size(&container.id).await?;
         let store = self.inner.store.clone();
         let image = container.image;
-        let base = tokio::task::spawn_blocking(move || store.image_size(&image))
-            .await
-            .map_err(|e| Error::internal("the size could not be read").with_source(e))?
-            .unwrap_or(0);
+        let base = crate::blocking::run("the size could not be read", move || {
+            store.image_size(&image)
+        })
+        .await?
+        .unwrap_or(0);
         container.size_rw = Some(rw);
         container.size_root_fs = Some(base + rw);
         Ok(())
@@ -201,10 +202,11 @@ impl Engine {
     async fn snapshot_size(&self, id: &str) -> Result<u64> {
         let store = self.inner.store.clone();
         let id = id.to_owned();
-        tokio::task::spawn_blocking(move || store.snapshot_size(&id))
-            .await
-            .map_err(|e| Error::internal("the size could not be read").with_source(e))?
-            .map_err(storage_error)
+        crate::blocking::run("the size could not be read", move || {
+            store.snapshot_size(&id)
+        })
+        .await?
+        .map_err(storage_error)
     }
 }
 

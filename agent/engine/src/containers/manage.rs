@@ -168,7 +168,7 @@ impl Engine {
             .split_whitespace()
             .map(str::to_owned)
             .collect();
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run("top failed", move || {
             let pids = payload.procs().map_err(|e| {
                 Error::internal("cannot list the container's processes").with_source(e)
             })?;
@@ -183,8 +183,7 @@ impl Engine {
             }
             parse_ps(&String::from_utf8_lossy(&output.stdout), &pids)
         })
-        .await
-        .map_err(|e| Error::internal("top failed").with_source(e))?
+        .await?
     }
 }
 

@@ -68,9 +68,8 @@ impl Engine {
         failpoint::hit("remove.deleted");
         let inner = self.inner.clone();
         let id = handle.id.clone();
-        let swept = tokio::task::spawn_blocking(move || inner.discard_files(&id))
-            .await
-            .map_err(|e| Error::internal("the removal failed").with_source(e))?;
+        let swept =
+            crate::blocking::run("the removal failed", move || inner.discard_files(&id)).await?;
         if let Err(error) = swept {
             // The row is gone, so the start-up sweep finishes what could not be moved now.
             tracing::warn!(

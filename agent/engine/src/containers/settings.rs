@@ -144,10 +144,7 @@ pub(crate) fn refuse_unsupported(spec: &ContainerSpec, image: &ContainerDefaults
             refuse(true, &format!("HostConfig.Mounts.{option}"));
         }
     }
-    refuse(
-        !matches!(host.restart.name.as_str(), "" | "no"),
-        "HostConfig.RestartPolicy",
-    );
+    refuse(host.restart.is_set(), "HostConfig.RestartPolicy");
     let health = |test: &[String]| !test.is_empty() && test[0] != "NONE";
     refuse(
         spec.healthcheck.as_ref().is_some_and(|h| health(&h.test)),

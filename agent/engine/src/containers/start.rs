@@ -28,6 +28,7 @@ use super::runspec::{network_owner, run_spec, spec_error};
 use super::settings::{NetworkMode, network_mode};
 use super::{Handle, Live};
 use crate::Engine;
+use crate::blocking;
 use crate::db::Durability;
 use crate::error::{Error, Kind, Result, Subject};
 use crate::failpoint;
@@ -128,11 +129,10 @@ impl Engine {
             let (inner, spec, body, id) =
                 (inner.clone(), spec.clone(), body.clone(), handle.id.clone());
             let endpoint = endpoint.clone();
-            tokio::task::spawn_blocking(move || {
+            blocking::run("a part of the start failed", move || {
                 hostside::name_files(&inner, &id, &spec, &body, endpoint.as_ref())
             })
-            .await
-            .map_err(panicked)??
+            .await??
         };
         // Kept until the exit is reported: the last reference to an overlay writes back a file system.
         let held = berth_sys::fd::dup(&files.root)
@@ -225,11 +225,10 @@ impl Engine {
                     );
                 }
                 let group = started.control_group.clone();
-                let payload = tokio::task::spawn_blocking(move || {
+                let payload = blocking::run("a part of the start failed", move || {
                     runtime_cgroup::prepare_scope(&group, monitor)
                 })
-                .await
-                .map_err(panicked)?
+                .await?
                 .map_err(|e| {
                     Error::internal(format!("cannot prepare the cgroup of {unit}")).with_source(e)
                 })?;
@@ -237,11 +236,10 @@ impl Engine {
             }
             None => {
                 let limits = inner.cgroupfs_limits(handle)?;
-                tokio::task::spawn_blocking(move || {
+                blocking::run("a part of the start failed", move || {
                     cgroupfs::create(&id, &limits).map(|payload| (payload, cgroupfs::group(&id)))
                 })
-                .await
-                .map_err(panicked)?
+                .await?
                 .map_err(|e| Error::internal("cannot make the container's cgroup").with_source(e))
             }
         }
@@ -295,7 +293,7 @@ impl Engine {
         );
         // What is thrown away at the end need not be written back: only where nobody asks for it later.
         let volatile = body.spec.host.auto_remove;
-        tokio::task::spawn_blocking(move || {
+        blocking::run("a part of the start failed", move || {
             let mut fds = hostside::run_directory(&inner, &id, &spec)?;
             let root = inner
                 .store
@@ -319,15 +317,14 @@ impl Engine {
                 fds,
             })
         })
-        .await
-        .map_err(panicked)?
+        .await?
     }
 
     /// The program may begin only after this stands.
     async fn record_running(&self, handle: &Handle, pid: u32, group: &str) -> Result<()> {
-        let (encoded, policy) = {
+        let (encoded, durability) = {
             let mut record = handle.record();
-            let policy = !matches!(record.body.spec.host.restart.name.as_str(), "" | "no");
+            let durability = record.durability();
             let stored = &mut record.stored;
             stored.starting = false;
             stored.state.status = Status::Running;
@@ -335,12 +332,7 @@ impl Engine {
             stored.state.exit_code = 0;
             stored.state.started_at = Timestamp::now();
             group.clone_into(&mut stored.control_group);
-            (record.encode_state()?, policy)
-        };
-        let durability = if policy {
-            Durability::Synced
-        } else {
-            Durability::Process
+            (record.encode_state()?, durability)
         };
         self.inner
             .db
@@ -392,6 +384,7 @@ impl Engine {
         let inner = &self.inner;
         // Dropping the monitor's connection has ended it; its scope and cgroup go with its processes.
         inner.end_scope(&handle.id).await;
+        let code = start_exit_code(&error);
         let (encoded, endpoint, auto_remove) = {
             let mut record = handle.record();
             let stored = &mut record.stored;
@@ -400,7 +393,7 @@ impl Engine {
                 stored.state.status = Status::Created;
             }
             stored.state.pid = 0;
-            stored.state.exit_code = start_exit_code(&error);
+            stored.state.exit_code = code;
             stored.state.error = error.full_message();
             stored.control_group.clear();
             let endpoint = stored.endpoint.take();
@@ -415,28 +408,23 @@ impl Engine {
         }
         self.clean_run_files(handle, handle.live()).await;
         handle.set_live(None);
-        match encoded {
+        let recorded = match encoded {
             Ok(encoded) => {
-                if let Err(left) = inner
+                inner
                     .db
                     .container_state(Durability::Process, handle.id.clone(), encoded)
                     .await
-                {
-                    tracing::error!(
-                        container_id = handle.id,
-                        error = &left as &dyn std::error::Error,
-                        "a failed start could not be recorded"
-                    );
-                }
             }
-            Err(left) => tracing::error!(
+            Err(error) => Err(error),
+        };
+        if let Err(left) = recorded {
+            tracing::error!(
                 container_id = handle.id,
                 error = &left as &dyn std::error::Error,
                 "a failed start could not be recorded"
-            ),
+            );
         }
         handle.attachments.drop_all();
-        let code = start_exit_code(&error);
         // Nothing ran, so nothing ended: whoever waits for the next exit waits on, as with Docker.
         handle.watched.send_modify(|watched| {
             watched.live = false;
@@ -520,8 +508,4 @@ fn network_error(error: berth_network::Error) -> Error {
     Error::new(kind, error.to_string())
         .about(Subject::Network)
         .with_source(error)
-}
-
-fn panicked(error: tokio::task::JoinError) -> Error {
-    Error::internal("a part of the start failed").with_source(error)
 }

@@ -21,15 +21,14 @@ impl Engine {
             .map_err(|e| Error::invalid(e.to_string()))?;
         let engine = self.clone();
         let index = self.inner.images.lock().clone();
-        let all = tokio::task::spawn_blocking(move || {
+        let all = crate::blocking::run("the listing failed", move || {
             index
                 .images
                 .keys()
                 .map(|id| engine.summary(id, &index.references(id)))
                 .collect::<Result<Vec<_>>>()
         })
-        .await
-        .map_err(|e| Error::internal("the listing failed").with_source(e))??;
+        .await??;
         let mut users: BTreeMap<Digest, i64> = BTreeMap::new();
         for handle in self.inner.containers.all() {
             *users.entry(handle.record().body.image).or_default() += 1;
@@ -53,7 +52,7 @@ impl Engine {
             (index.references(&id), index.last_tagged(&id))
         };
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run("the inspection failed", move || {
             Ok(ImageDetail {
                 summary: engine.summary(&id, &references)?,
                 config: engine
@@ -66,8 +65,7 @@ impl Engine {
                 driver_data: BTreeMap::new(),
             })
         })
-        .await
-        .map_err(|e| Error::internal("the inspection failed").with_source(e))?
+        .await?
     }
 
     /// The steps that made an image, newest first.

@@ -41,11 +41,10 @@ impl Engine {
     ) -> Result<Vec<Loaded>> {
         let _busy = self.busy();
         let store = self.inner.store.clone();
-        let images = tokio::task::spawn_blocking(move || {
+        let images = crate::blocking::run("the load failed", move || {
             store.load(&mut *input, &mut |step| progress(step.to_string()))
         })
-        .await
-        .map_err(|e| Error::internal("the load failed").with_source(e))?
+        .await?
         .map_err(storage_error)?;
         failpoint::hit("load.stored");
         let mut loaded = Vec::new();
@@ -72,10 +71,11 @@ impl Engine {
         };
         let config = crate::changes::import_config(&options)?;
         let store = self.inner.store.clone();
-        let id = tokio::task::spawn_blocking(move || store.import(&mut *input, config))
-            .await
-            .map_err(|e| Error::internal("the import failed").with_source(e))?
-            .map_err(storage_error)?;
+        let id = crate::blocking::run("the import failed", move || {
+            store.import(&mut *input, config)
+        })
+        .await?
+        .map_err(storage_error)?;
         self.record_image(&id, reference.into_iter().collect(), "import")
             .await?;
         Ok(id.to_string())

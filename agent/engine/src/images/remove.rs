@@ -6,7 +6,7 @@ use berth_model::reference::Reference;
 use super::inspect::image_conflict;
 use super::load::storage_error;
 use crate::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::ImageDeleted;
 
 impl Engine {
@@ -109,9 +109,8 @@ impl Engine {
         if let Some(id) = image {
             let store = self.inner.store.clone();
             let gone = *id;
-            tokio::task::spawn_blocking(move || store.remove_image(&gone))
-                .await
-                .map_err(|e| Error::internal("the removal failed").with_source(e))?
+            crate::blocking::run("the removal failed", move || store.remove_image(&gone))
+                .await?
                 .map_err(storage_error)?;
             self.inner.event(
                 "image",

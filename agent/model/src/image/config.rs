@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::lenient::{self, flag, number, object, set, strings, text};
@@ -68,7 +69,8 @@ pub struct ContainerDefaults {
 }
 
 /// How to find out whether a container works. Times in nanoseconds; 0 = default.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Healthcheck {
     pub test: Vec<String>,
     pub interval: i64,
