@@ -1,4 +1,5 @@
-//! Request bodies that are read whole before anything is done: bounded in size and in time.
+//! Request bodies that are read whole before anything is done, or taken although nothing will be done:
+//! bounded in size and in time.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -42,4 +43,25 @@ pub(crate) async fn read_whole(mut body: Incoming, limit: usize) -> Result<Bytes
             all.extend_from_slice(&data);
         }
     }
+}
+
+/// Takes what a client is still sending with a request that is refused. Answered at once, the connection
+/// would close under its hands, and it would report a broken pipe instead of the refusal.
+pub(crate) async fn discard(mut body: Incoming) {
+    // As much as any request that could have been served; what is announced as more is not waited for.
+    let mut left = limits::JSON_BODY;
+    if body.size_hint().lower() > left as u64 {
+        return;
+    }
+    let taken = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(size) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // A client that waits for the answer before it goes on gets it.
+    let _ = tokio::time::timeout(limits::REFUSED_BODY, taken).await;
 }

@@ -20,6 +20,9 @@ pub(crate) const HEADER_TIMEOUT: Duration = seconds(30);
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// A body may pause this long between two pieces.
 pub(crate) const BODY_STALL: Duration = seconds(120);
+/// A request that is refused without being read has this long to finish its body; then it is answered
+/// and its connection closes.
+pub(crate) const REFUSED_BODY: Duration = Duration::from_secs(1);
 /// Archives that move at the same time, each of which holds a blocking thread while its client is slow.
 pub(crate) const BLOCKING_STREAMS: usize = 16;
 /// Pieces of an archive that wait between a blocking thread and the connection.

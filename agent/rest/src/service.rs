@@ -21,6 +21,7 @@ use crate::body::Body;
 use crate::call::{Call, Failure, Outcome};
 use crate::connection::Inbound;
 use crate::error::{Error, quoted};
+use crate::intake;
 use crate::limits;
 use crate::reply::{Hijack, Reply, response};
 use crate::router::{Lifetime, Router, decode, split_version};
@@ -144,7 +145,13 @@ async fn serve(context: Arc<Context>, inbound: Inbound) -> Result<Reply, Error> 
     if head.method == Method::OPTIONS {
         return Ok(Reply::status(StatusCode::OK));
     }
-    let engine = engine(&context.backend).await?;
+    let engine = match engine(&context.backend).await {
+        Ok(engine) => engine,
+        Err(error) => {
+            intake::discard(body).await;
+            return Err(error);
+        }
+    };
     let busy = engine.busy();
 
     let path = head.uri.path().to_owned();
@@ -156,7 +163,10 @@ async fn serve(context: Arc<Context>, inbound: Inbound) -> Result<Reply, Error> 
         operation,
     } = match route(&context.routes, &head.method, &path) {
         Ok(found) => found,
-        Err((failure, version)) => return Ok(refuse(failure, Operation::Other, version)),
+        Err((failure, version)) => {
+            intake::discard(body).await;
+            return Ok(refuse(failure, Operation::Other, version));
+        }
     };
     let query = Query::parse(head.uri.query());
     let span = tracing::info_span!("request", method = %head.method, path, peer = %link.peer);

@@ -52,6 +52,11 @@ impl App for TestApp {
                         format!("{} bytes", body.len()),
                     ))
                 }
+                "/refused" => {
+                    seen.began.notify_one();
+                    intake::discard(request.body).await;
+                    Err(Error::unsupported("not here"))
+                }
                 "/archive" => {
                     let mut reader = BodyReader::start(request.body);
                     let copied = tokio::task::spawn_blocking(move || {
@@ -200,6 +205,40 @@ fn status(answer: &str) -> &str {
 }
 
 const PING: &str = "GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_refused_request_may_finish_and_its_connection_serves_on() {
+    let rig = rig();
+    let mut client = rig.connect().await;
+    for body in ["{\"Name\":\"n\"}", "{}"] {
+        let head = format!(
+            "POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all(head.as_bytes()).await.expect("head");
+        // The request is looked at before its body comes.
+        rig.seen.began.notified().await;
+        client.write_all(body.as_bytes()).await.expect("body");
+        assert_eq!(status(&answer(&mut client).await), "501");
+        client.write_all(PING.as_bytes()).await.expect("write");
+        assert_eq!(status(&answer(&mut client).await), "200");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_that_does_not_finish_is_answered_all_the_same() {
+    let rig = rig();
+    for head in [
+        "Content-Length: 9",
+        "Content-Length: 99999999",
+        "Transfer-Encoding: chunked",
+    ] {
+        let mut client = rig.connect().await;
+        let request = format!("POST /refused HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("head");
+        assert_eq!(status(&answer(&mut client).await), "501", "{head}");
+    }
+}
 
 #[tokio::test]
 async fn requests_on_one_connection_are_answered_in_order() {
